@@ -1,0 +1,62 @@
+"""Files are written whole or not at all: temporary name, flush, rename, mode 0644."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import UnclipError
+
+REASONS = {
+    errno.ENOENT: "the folder does not exist; create it or name another",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder; name a file in it",
+    errno.EACCES: "permission denied; choose a path you may write to",
+    errno.EPERM: "permission denied; choose a path you may write to",
+    errno.EROFS: "the file system is read-only; choose another path",
+    errno.ENOSPC: "the disk is full; free some space or choose another disk",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another disk",
+}
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn an OSError met while writing `path` into one line that names it."""
+    try:
+        yield
+    except OSError as e:
+        at_work = e.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = REASONS.get(e.errno or 0, e.strerror or str(e))
+        raise UnclipError(f"cannot write {str(path)!r}: {reason}", code=1 if at_work else 2) from e
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed and renamed over `path`, else removed."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            yield temporary
+            with open(temporary, "rb") as f:
+                os.fsync(f.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
