@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import UnclipError
+from unclip.errors import UnclipError
 
 REASONS = {
     errno.ENOENT: "the folder does not exist; create it or name another",

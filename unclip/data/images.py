@@ -1,0 +1,128 @@
+"""The corpus in memory: uint8 pictures on the device, composed and varied there as batches are drawn."""
+
+import io
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from unclip.data import captions, shards
+from unclip.diffusion.draw import Draw
+from unclip.errors import UnclipError
+
+
+def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A function of its arguments alone: what step s draws depends on (seed, s), never on what was drawn before."""
+    return torch.Generator(device).manual_seed(Draw.hash(seed, stream))
+
+
+def decode(data: bytes) -> Tensor:
+    """A stored picture → uint8 RGBA [4, H, W]."""
+    with Image.open(io.BytesIO(data)) as image:
+        return torch.from_numpy(np.asarray(image.convert("RGBA")).transpose(2, 0, 1).copy())
+
+
+def compose(rgba: Tensor, ground: Tensor) -> Tensor:
+    """uint8 RGBA [B, 4, H, W] over colours `ground` [B, 3] in 0..255 → float [B, 3, H, W] in [−1, 1]."""
+    rgba = rgba.float()
+    alpha = rgba[:, 3:] / 255
+    return (rgba[:, :3] * alpha + ground[:, :, None, None] * (1 - alpha)) / 127.5 - 1
+
+
+@dataclass
+class Batch:
+    index: Tensor  # [B], rows of the corpus
+    pictures: Tensor  # [B, 3, S, S] in [−1, 1]
+    captions: list[str]
+    concepts: list[str]
+
+
+@dataclass
+class Corpus:
+    """images: uint8 RGBA [N, 4, S, S]; meta: what the shards say of each; weight: how often each is drawn."""
+
+    images: Tensor
+    meta: list[dict]
+
+    @classmethod
+    def load(cls, folder: str | Path, size: int, split: str, core: bool = False, limit: int | None = None) -> "Corpus":
+        """Read DIR/size/split. core: only the pictures marked so. Samples keep the shards' order."""
+        where = Path(folder) / str(size) / split
+        if not where.is_dir():
+            raise UnclipError(f"no shards in {str(where)!r}; make them with: unclip data illustrations {folder}")
+        samples = [s for s in shards.read(where) if not core or s.meta.get("core")][:limit]
+        if not samples:
+            raise UnclipError(f"{str(where)!r} holds no usable picture{' of the core part' if core else ''}")
+        with ThreadPoolExecutor(2) as pool:
+            images = list(pool.map(lambda s: decode(s.image), samples))
+        wrong = next((i for i, image in enumerate(images) if image.shape[1:] != (size, size)), None)
+        if wrong is not None:
+            found = tuple(images[wrong].shape[1:])
+            raise UnclipError(f"picture {samples[wrong].key!r} in {str(where)!r} is {found}, not {size}×{size}")
+        return cls(torch.stack(images), [s.meta for s in samples])
+
+    def __len__(self) -> int:
+        return len(self.meta)
+
+    def to(self, device: torch.device | str) -> "Corpus":
+        return Corpus(self.images.to(device), self.meta)
+
+    def keys(self, index: Sequence[int]) -> list[str]:
+        return [self.meta[i]["key"] for i in index]
+
+    def epoch(self, number: int, seed: int) -> Tensor:
+        """Rows of one epoch, shuffled: systematic sampling, so a picture of weight 1 comes exactly once."""
+        g = generator(seed, f"epoch {number}")
+        weight = torch.tensor([m.get("weight", 1.0) for m in self.meta], dtype=torch.float64)
+        edges = weight.cumsum(0)
+        picks = round(edges[-1].item())
+        points = (torch.arange(picks) + torch.rand(1, generator=g, dtype=torch.float64)) * edges[-1] / picks
+        rows = torch.searchsorted(edges, points, right=True).clamp(max=len(self) - 1)
+        return rows[torch.randperm(picks, generator=g)]
+
+    def rows(self, step: int, batch: int, seed: int) -> Tensor:
+        """Rows of batch number `step`: the epochs laid end to end, whatever was run before."""
+        length = round(sum(m.get("weight", 1.0) for m in self.meta))
+        first, last = step * batch // length, ((step + 1) * batch - 1) // length
+        line = torch.cat([self.epoch(e, seed) for e in range(first, last + 1)])
+        return line[step * batch - first * length :][:batch]
+
+    def draw(self, step: int, batch: int, seed: int, coloured: float = 0.0) -> Batch:
+        """Batch `step`: pictures on white, or with chance `coloured` on a flat colour that the caption names.
+
+        One-colour pictures are painted with a random ink half the time.
+        """
+        return self.view(self.rows(step, batch, seed), random.Random(f"{seed} {step}"), coloured)
+
+    def view(self, rows: Tensor, rng: random.Random, coloured: float = 0.0) -> Batch:
+        """Pictures of the given rows under drawn captions."""
+        pictures = self.images[rows.to(self.images.device)]
+        names, ground, lines = list(captions.COLOURS), [], []
+        for i, row in enumerate(rows.tolist()):
+            meta = self.meta[row]
+            ink = rng.choice(names[1:]) if meta.get("mono") and rng.random() < 0.5 else None
+            behind = rng.choice([n for n in names if n != ink]) if rng.random() < coloured else None
+            if ink:
+                pictures[i, :3] = torch.tensor(captions.COLOURS[ink], dtype=torch.uint8)[:, None, None]
+            ground.append(captions.COLOURS[behind or "white"])
+            lines.append(captions.draw(meta, rng, behind, ink))
+        colours = torch.tensor(ground, dtype=torch.float32, device=pictures.device)
+        concepts = [self.meta[row].get("concept", self.meta[row]["key"]) for row in rows.tolist()]
+        return Batch(rows, compose(pictures, colours), lines, concepts)
+
+
+def jitter(pictures: Tensor, g: torch.Generator, scale: float = 0.15, turn: float = 0.1) -> Tensor:
+    """Small random shifts, scalings (± `scale`) and turns (± `turn` radians); the border is carried outwards."""
+    n = len(pictures)
+    a, s, dx, dy = (2 * torch.rand(4, n, generator=g) - 1).to(pictures.device)
+    s, a = 1 + scale * s, turn * a
+    theta = torch.stack([a.cos() * s, -a.sin() * s, scale / 2 * dx, a.sin() * s, a.cos() * s, scale / 2 * dy], dim=1)
+    grid = F.affine_grid(theta.view(n, 2, 3), list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)

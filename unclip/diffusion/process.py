@@ -1,0 +1,36 @@
+"""The choices that make a network a diffusion model, as they stand in its configuration."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from unclip.diffusion.denoiser import Denoiser, capped, min_snr, uniform
+from unclip.diffusion.levels import Levels, cosine, linear
+
+
+@dataclass(frozen=True)
+class Process:
+    """schedule over T steps; what the network predicts; its variance; how the loss weighs the levels.
+
+    cap > 0 weighs the squared error by min(1 / sigma², cap); snr > 0 by min-SNR; else all levels weigh the same.
+    """
+
+    schedule: Literal["cosine", "linear"] = "cosine"
+    T: int = 1000
+    predicts: Literal["eps", "x0", "v", "flow"] = "eps"
+    variance: Literal["small", "large", "learned"] = "small"
+    cap: float = 0.0
+    snr: float = 0.0
+
+    def levels(self) -> Levels:
+        return Levels.from_betas({"cosine": cosine, "linear": linear}[self.schedule](self.T))
+
+    def weight(self) -> Callable:
+        if self.cap:
+            return capped(self.cap)
+        return min_snr(self.snr, self.predicts) if self.snr else uniform
+
+    def denoiser(self, net: nn.Module) -> Denoiser:
+        return Denoiser(net, self.predicts, self.variance, self.weight())

@@ -1,0 +1,31 @@
+"""What this machine can do, and the settings that make it quick."""
+
+import ctypes
+import sys
+
+import torch
+
+
+def best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")  # mps lacks float64, which the schedules are kept in
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is done in hardware. Without it a CPU is a hundred times slower, not faster."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def keep_buffers() -> None:
+    """Have glibc keep freed buffers: fresh pages cost more to fault in than a small convolution to compute."""
+    if sys.platform == "linux":
+        try:
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never give the heap's top back
+            libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: take buffers from the heap, not from the kernel
+        except (OSError, AttributeError):
+            pass  # another C library: only speed is lost

@@ -1,0 +1,89 @@
+"""CLIP (Radford et al. 2021): pictures and captions in one embedding space; z_i and z_t are its outputs."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unclip.nn.attention import causal
+from unclip.nn.transformer import Transformer, TransformerConfig
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    embed: int = 256  # width of z_i and z_t
+    image_size: int = 64
+    patch: int = 8
+    image: TransformerConfig = field(default_factory=TransformerConfig)
+    text: TransformerConfig = field(default_factory=TransformerConfig)
+    vocab: int = 8192
+    context: int = 40  # tokens of a caption, start and end included
+    end: int = 2  # id of the end token, where the caption's embedding is read
+
+
+class ImageTower(nn.Module):
+    """pictures [B, 3, S, S] in [−1, 1] → z_i [B, embed]: a ViT read at its class token."""
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        width, grid = config.image.width, config.image_size // config.patch
+        self.patches = nn.Conv2d(3, width, config.patch, config.patch)
+        self.first = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(1, 1 + grid**2, width) * 0.02)
+        self.transformer = Transformer(config.image)
+        self.project = nn.Linear(width, config.embed, bias=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self.patches(pictures).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1).to(x), x], dim=1) + self.position
+        return self.project(self.transformer(x)[0][:, 0])
+
+
+class TextTower(nn.Module):
+    """tokens [B, L], zero padded → (sequence [B, L, width], z_t [B, embed] read at the end token)."""
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        width, self.end = config.text.width, config.end
+        self.tokens = nn.Embedding(config.vocab, width)
+        self.position = nn.Parameter(torch.randn(1, config.context, width) * 0.01)
+        self.transformer = Transformer(config.text)
+        self.project = nn.Linear(width, config.embed, bias=False)
+        nn.init.normal_(self.tokens.weight, std=0.02)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        length = tokens.shape[1]
+        x = self.tokens(tokens) + self.position[:, :length]
+        x, _ = self.transformer(x, causal(length, device=x.device))
+        at_end = (tokens == self.end).int().argmax(dim=1)
+        return x, self.project(x[torch.arange(len(x), device=x.device), at_end])
+
+
+class CLIP(nn.Module):
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        self.config = config
+        self.image, self.text = ImageTower(config), TextTower(config)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature, inverted
+
+    def encode_image(self, pictures: Tensor) -> Tensor:
+        """pictures [B, 3, S, S] in [−1, 1] → unit z_i [B, embed], float32."""
+        return F.normalize(self.image(pictures).float(), dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [B, L] → (sequence [B, L, width], unit z_t [B, embed] in float32)."""
+        sequence, z_t = self.text(tokens)
+        return sequence, F.normalize(z_t.float(), dim=-1)
+
+    def loss(self, pictures: Tensor, tokens: Tensor, same: Tensor) -> Tensor:
+        """Symmetric cross-entropy over the batch's similarities (CLIP, figure 3).
+
+        same: boolean [B, B], true where caption j also describes picture i; those pairs are no negatives.
+        """
+        z_i, z_t = self.encode_image(pictures), self.encode_text(tokens)[1]
+        logits = self.log_scale.clamp(max=math.log(100)).exp() * z_i @ z_t.T
+        own = torch.arange(len(logits), device=logits.device)
+        logits = logits.masked_fill(same & (own[:, None] != own), -torch.inf)
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

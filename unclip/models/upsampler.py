@@ -1,0 +1,37 @@
+"""Diffusion upsamplers: unconditional ADM U-Nets of convolutions only, the small picture joined by channel
+(DALL·E 2, section 2.1, after SR3)."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unclip.nn.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class UpsamplerConfig:
+    low: int = 64
+    size: int = 256
+    unet: UNetConfig = field(
+        default_factory=lambda: UNetConfig(in_channels=6, channels=(64, 96, 128), attention=(), patch=4)
+    )
+
+
+class Upsampler(nn.Module):
+    """Trained on crops, applied to the whole picture: it sees no position and has no attention."""
+
+    def __init__(self, config: UpsamplerConfig):
+        super().__init__()
+        self.config = config
+        self.unet = UNet(config.unet)
+
+    def condition(self, low: Tensor) -> Tensor:
+        """low [B, 3, s, s] in [−1, 1] → [B, 3, S, S], bicubic; constant while x is denoised, so computed once."""
+        factor = self.config.size / self.config.low
+        return F.interpolate(low, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)
+
+    def forward(self, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
+        """x, low [B, 3, H, W], t [B] → [B, out, H, W]."""
+        return self.unet(torch.cat([x, low.to(x)], dim=1), t).float()

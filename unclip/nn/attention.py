@@ -1,0 +1,44 @@
+"""The one attention: self-attention whose keys may be joined by those of a context or of a cached prefix."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KV = tuple[Tensor, Tensor]  # keys and values, each [B, heads, length, head width]
+
+
+class Attention(nn.Module):
+    """softmax(q kᵀ / √d) v over the sequence itself and whatever came before it.
+
+    x: [B, L, width]; `before`: keys and values placed ahead of the sequence's own (a cached causal prefix, or the
+    context of `keys`); mask: boolean [..., L, before + L], true where a query may look. Returns [B, L, width].
+    """
+
+    def __init__(self, width: int, heads: int, context: int | None = None):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.context = nn.Linear(context, 2 * width) if context else None
+        self.out = nn.Linear(width, width)
+
+    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """[B, L, parts · width] → parts of [B, heads, L, head width]."""
+        return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def keys(self, context: Tensor) -> KV:
+        """Keys and values of a context [B, M, context width]; constant while sampling, so made once."""
+        assert self.context is not None, "this attention was built without a context"
+        k, v = self.split(self.context(context), 2)
+        return k, v
+
+    def forward(self, x: Tensor, before: KV | None = None, mask: Tensor | None = None) -> tuple[Tensor, KV]:
+        q, k, v = self.split(self.qkv(x), 3)
+        if before is not None:
+            k, v = torch.cat([before[0].to(k), k], dim=2), torch.cat([before[1].to(v), v], dim=2)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(y.transpose(1, 2).flatten(2)), (k, v)
+
+
+def causal(length: int, before: int = 0, device: torch.device | None = None) -> Tensor:
+    """Mask [length, before + length]: each position sees everything before the sequence, itself, and its past."""
+    return torch.ones(length, before + length, dtype=torch.bool, device=device).tril(before)

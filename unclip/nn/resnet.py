@@ -1,0 +1,56 @@
+"""The one residual block: ADM's, with scale-shift conditioning and resampling inside (BigGAN style)."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups, or as many as divide a narrow network's channels."""
+    return nn.GroupNorm(next(g for g in (32, 24, 16, 8, 4, 2, 1) if channels % g == 0), channels)
+
+
+def resample(x: Tensor, how: Literal["up", "down"] | None) -> Tensor:
+    """Nearest-neighbour doubling or 2×2 averaging of [B, C, H, W]."""
+    if how == "up":
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return F.avg_pool2d(x, 2) if how == "down" else x
+
+
+class ResBlock(nn.Module):
+    """x [B, in, H, W], emb [B, emb] → [B, out, H', W'].
+
+    scale_shift: GroupNorm(h)·(1 + s) + b with (s, b) from emb (ADM, "AdaGN"); else emb is added to h.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        emb: int,
+        how: Literal["up", "down"] | None = None,
+        scale_shift: bool = True,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.how, self.scale_shift = how, scale_shift
+        self.norm_1, self.conv_1 = group_norm(in_channels), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.emb = nn.Linear(emb, (2 if scale_shift else 1) * out_channels)
+        self.norm_2, self.dropout = group_norm(out_channels), nn.Dropout(dropout)
+        self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        nn.init.zeros_(self.conv_2.weight)
+        nn.init.zeros_(self.conv_2.bias)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """emb has passed the SiLU already: it is the same for every block."""
+        h = self.conv_1(resample(F.silu(self.norm_1(x)), self.how))
+        e = self.emb(emb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = e.chunk(2, dim=1)
+            h = self.norm_2(h) * (1 + scale) + shift
+        else:
+            h = self.norm_2(h + e)
+        h = self.conv_2(self.dropout(F.silu(h)))
+        return self.skip(resample(x, self.how)) + h

@@ -1,0 +1,61 @@
+"""The one Transformer: pre-norm blocks, used by CLIP's towers, the priors and the decoder's text encoder."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from unclip.nn.attention import KV, Attention
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    width: int = 256
+    depth: int = 6
+    heads: int = 4
+    dropout: float = 0.0
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        width = config.width
+        self.norm_1, self.attention = nn.LayerNorm(width), Attention(width, config.heads)
+        self.norm_2, self.mlp = nn.LayerNorm(width), nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(config.dropout)
+        )
+
+    def forward(self, x: Tensor, before: KV | None, mask: Tensor | None) -> tuple[Tensor, KV]:
+        y, kv = self.attention(self.norm_1(x), before, mask)
+        x = x + y
+        return x + self.mlp(self.norm_2(x)), kv
+
+
+class Transformer(nn.Module):
+    """x [B, L, width] → ([B, L, width], keys and values of each block, `before` included).
+
+    The keys returned for a causal prefix are the cache: pass them as `before` and only the new tokens are computed.
+    """
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+        self.apply(self._init)
+
+    def _init(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.7 / module.in_features**0.5)
+            nn.init.zeros_(module.bias)
+        if isinstance(module, Block):  # residual branches start small: their sum keeps unit scale at any depth
+            for last in (module.attention.out, module.mlp[2]):
+                nn.init.normal_(last.weight, std=0.7 / (last.in_features * 2 * self.config.depth) ** 0.5)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, before: list[KV] | None = None
+    ) -> tuple[Tensor, list[KV]]:
+        present = []
+        for i, block in enumerate(self.blocks):
+            x, kv = block(x, before[i] if before else None, mask)
+            present.append(kv)
+        return self.norm(x), present
