@@ -1,0 +1,98 @@
+"""Captions: one is drawn for each visit of a picture, from its label, style, keywords and Chinese name."""
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Any
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "white": (255, 255, 255),
+    "black": (0, 0, 0),
+    "grey": (128, 128, 128),
+    "red": (220, 38, 38),
+    "orange": (245, 130, 32),
+    "yellow": (250, 204, 21),
+    "green": (34, 160, 70),
+    "turquoise": (45, 200, 190),
+    "blue": (37, 99, 235),
+    "purple": (130, 60, 200),
+    "pink": (245, 130, 180),
+    "brown": (130, 80, 40),
+}
+
+CHINESE = {
+    "white": "白色", "black": "黑色", "grey": "灰色", "red": "红色", "orange": "橙色", "yellow": "黄色",
+    "green": "绿色", "turquoise": "青色", "blue": "蓝色", "purple": "紫色", "pink": "粉色", "brown": "棕色",
+    "noto emoji": "Noto 表情", "flat twitter emoji": "推特扁平表情", "flat vector emoji": "扁平矢量表情",
+    "glossy 3d emoji": "光泽三维表情", "emojione emoji": "EmojiOne 表情", "blob emoji": "圆团表情",
+    "firefox emoji": "火狐表情", "duotone emoji": "双色调表情", "two-tone outline icon": "双色线条图标",
+    "freehand doodle": "手绘涂鸦", "flat colour icon": "扁平彩色图标", "outline icon": "线条图标",
+    "round flag": "圆形旗帜", "silhouette": "剪影", "clip art": "剪贴画",
+}  # fmt: skip
+
+TEMPLATES = {
+    "label, style": 0.40,
+    "label": 0.16,
+    "style of label": 0.14,
+    "label: keywords": 0.12,
+    "keywords, style": 0.06,
+    "chinese": 0.05,
+    "chinese, style": 0.07,
+}
+
+
+def canonical(meta: Mapping[str, Any]) -> str:
+    """The caption stored beside the picture: "{label}, {style}"."""
+    return f"{meta['label']}, {meta['style']}"
+
+
+def draw(
+    meta: Mapping[str, Any], rng: random.Random, background: str | None = None, ink: str | None = None
+) -> str:
+    """One caption for one visit. `meta` is a sample's JSON; without a label (another corpus) its caption is kept.
+
+    background: the name in COLOURS of the flat ground behind the picture; None says nothing about it.
+    ink: the name in COLOURS a one-colour picture was painted with.
+    """
+    if "label" not in meta:
+        text = meta.get("caption", "")
+        return f"{text} on {article(background)} background" if background and text else text
+    template = rng.choices(list(TEMPLATES), list(TEMPLATES.values()))[0]
+    keywords = [k for k in meta.get("keywords", ()) if k != meta["label"]]
+    if ("keywords" in template and len(keywords) < 2) or ("chinese" in template and not meta.get("label_zh")):
+        template = "label, style"
+    if "chinese" in template:
+        return _chinese(meta, template, background, ink)
+
+    label, style = meta["label"], meta["style"]
+    if rng.random() < 0.5:
+        style = style.replace("colour", "color")
+    some = ", ".join(rng.sample(keywords, min(len(keywords), rng.randint(2, 4)))) if "keywords" in template else ""
+    if ink and template in ("style of label", "keywords, style"):
+        style = f"{ink} {style}"
+    elif ink:
+        label = f"{ink} {label}"
+    text = {
+        "label, style": f"{label}, {style}",
+        "label": article(label) if ink else label,
+        "style of label": f"{article(style)} of {label}",
+        "label: keywords": f"{label}: {some}",
+        "keywords, style": f"{some}, {style}",
+    }[template]
+    return f"{text} on {article(background)} background" if background else text
+
+
+def _chinese(meta: Mapping[str, Any], template: str, background: str | None, ink: str | None) -> str:
+    parts = [f"{CHINESE[ink]}的{meta['label_zh']}" if ink else meta["label_zh"]]
+    if template == "chinese, style":
+        parts.append(CHINESE.get(meta["style"], meta["style"]))
+    if background:
+        parts.append(f"{CHINESE[background]}背景")
+    return "，".join(parts)
+
+
+def article(noun: str) -> str:
+    """The noun with "a" or "an"; "clip art" cannot be counted and takes none."""
+    if noun.endswith("clip art"):
+        return noun
+    return f"{'an' if re.match(r'(?i)[aeio]|u(?!ni|s[ei]|ti)|hour', noun) else 'a'} {noun}"
