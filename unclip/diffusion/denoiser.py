@@ -27,11 +27,12 @@ class Estimate:
 
     def spend(self, at: Levels) -> Tensor:
         """x0 once eps has moved by -sigma * grad (ADM, algorithm 2)."""
-        return self.x0 if isinstance(self.grad, float) else self.x0 + mix((at.sigma**2 / at.alpha, self.grad))
+        return self.x0 + mix((at.sigma**2 / at.alpha, self.grad)) if isinstance(self.grad, Tensor) else self.x0
 
     def each(self, f: Callable[[Tensor], Tensor]) -> "Estimate":
         """`f` applied to every field that is a tensor."""
-        return Estimate(*(f(v) if isinstance(v, Tensor) else v for v in (self.x0, self.frac, self.grad)))
+        frac, grad = (f(v) if isinstance(v, Tensor) else v for v in (self.frac, self.grad))
+        return Estimate(f(self.x0), frac, grad)
 
 
 class Denoise(Protocol):
@@ -87,7 +88,7 @@ class Denoiser(nn.Module):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Callable[..., Tensor],
         predicts: str = "eps",
         variance: Literal["small", "large", "learned"] = "small",
         weight: Weight = uniform,

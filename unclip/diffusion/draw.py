@@ -27,6 +27,7 @@ class Draw:
 
     @staticmethod
     def hash(seed: int, stream: str) -> int:
+        """The same on every machine and release, unlike Python's own hash."""
         return int.from_bytes(blake2b(f"{stream}:{seed}".encode(), digest_size=8).digest(), "little")
 
     def __call__(self, shape: Sequence[int] | Tensor) -> Tensor:

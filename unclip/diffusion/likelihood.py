@@ -23,11 +23,10 @@ def cdf(z: Tensor) -> Tensor:
 
 def decoder_nll(x0: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """-ln p(x0) of each element, for x0 one of 256 bins over [-1, 1], the outer two open-ended (DDPM, eq. 13)."""
-    off, rate = (x0 - mean).abs(), (-log_std).exp()
-    near, far = cdf((1 / 255 - off) * rate), cdf((-1 / 255 - off) * rate)  # mirrored into the lower tail
-    outward = ((x0 < -0.999) & (x0 < mean)) | ((x0 > 0.999) & (x0 > mean))
-    inward = (x0.abs() > 0.999) & ~outward
-    p = torch.where(outward, near, torch.where(inward, 1 - far, near - far))
+    off, rate = mean - x0, (-log_std).exp()
+    inner = cdf((1 / 255 - off.abs()) * rate) - cdf((-1 / 255 - off.abs()) * rate)  # mirrored into the lower tail
+    outer = cdf((1 / 255 + off * x0.sign()) * rate)
+    p = torch.where(x0.abs() > 0.999, outer, inner)
     return -p.clamp(min=1e-12).log()
 
 

@@ -35,25 +35,28 @@ def move(x: Tensor, x0: Tensor, at: Levels, to: Levels) -> Tensor:
     return mix((ratio, x), (to.alpha - at.alpha * ratio, x0))
 
 
-def ddpm(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:
-    """Ancestral sampling (DDPM, algorithm 2), the gradient spent on the mean (ADM, algorithm 1)."""
-    log_var = est.log_var(at, to)
+def _ancestral(x: Tensor, est: Estimate, at: Levels, to: Levels, log_var: Tensor, randn: Randn) -> Tensor:
+    """A draw from N(mean, var), the gradient spent on the mean (ADM, algorithm 1); the last step keeps the mean."""
     mean = posterior_mean(x, est.x0, at, to) + log_var.exp() * est.grad
     return mean if to.sigma == 0 else mean + (0.5 * log_var).exp() * randn(x)
 
 
-def analytic(mse: Tensor) -> Step:
-    """Ancestral sampling with the optimal variance beta~ + (d mean / d x0)^2 E Var[x0 | x_t] (Analytic-DPM, theorem 1).
+def ddpm(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:
+    """Ancestral sampling with the estimate's own variance (DDPM, algorithm 2)."""
+    return _ancestral(x, est, at, to, est.log_var(at, to), randn)
 
-    `mse` [T] is the denoiser's mean squared error of x0 at each trained time: by the law of total variance that is
-    the expected variance of x0 given x_t.
+
+def analytic(mse: Tensor) -> Step:
+    """Ancestral sampling with the best variance, beta~ + (d mean / d x0)^2 E Var[x0 | x_t] (Analytic-DPM, theorem 1).
+
+    `mse` [T] is the denoiser's mean squared error of x0 at each trained time: for the best denoiser that is the
+    expected variance of x0 given x_t.
     """
 
     def step(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:
         small, beta = posterior_variance(at, to)
         best = small + (to.alpha * beta / at.sigma**2) ** 2 * mse[at.t]
-        frac = (best / small).log() / (beta / small).log()
-        return ddpm(x, replace(est, frac=frac.item()), at, to, past, randn)
+        return _ancestral(x, est, at, to, best.log(), randn)
 
     return step
 
