@@ -42,7 +42,7 @@ class Levels:
     @classmethod
     def from_betas(cls, betas: Tensor) -> "Levels":
         """The chain of DDPM's betas [T] (DDPM, eq. 4); networks call its first noisy row time 0."""
-        abar = torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
+        abar = torch.cat([torch.ones(1), 1 - betas.double()]).cumprod(0)
         return cls.of(abar, torch.arange(len(abar)) - 1)
 
     def _floored(self) -> "Levels":
