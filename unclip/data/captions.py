@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -96,3 +96,19 @@ def article(noun: str) -> str:
     if noun.endswith("clip art"):
         return noun
     return f"{'an' if re.match(r'(?i)[aeio]|u(?!ni|s[ei]|ti)|hour', noun) else 'a'} {noun}"
+
+
+def names_style(caption: str, style: str) -> bool:
+    """Whether a drawn caption says the style, in English or Chinese."""
+    return any(name in caption for name in (style, style.replace("colour", "color"), CHINESE.get(style, style)))
+
+
+def every(metas: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """All that captions can be made of, for a tokenizer to learn from: styles and colours count as often as drawn."""
+    for meta in metas:
+        yield canonical(meta) if "label" in meta else meta.get("caption", "")
+        yield from meta.get("keywords", ())
+        if meta.get("label_zh"):
+            yield f"{meta['label_zh']}，{CHINESE.get(meta['style'], meta['style'])}"
+    yield from (f"{english} {chinese}" for english, chinese in CHINESE.items())
+    yield from (f"on {article(colour)} background, {CHINESE[colour]}背景" for colour in COLOURS)

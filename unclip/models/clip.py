@@ -19,7 +19,7 @@ class CLIPConfig:
     image: TransformerConfig = field(default_factory=TransformerConfig)
     text: TransformerConfig = field(default_factory=TransformerConfig)
     vocab: int = 8192
-    context: int = 40  # tokens of a caption, start and end included
+    context: int = 32  # tokens of a caption, start and end included
     end: int = 2  # id of the end token, where the caption's embedding is read
 
 
@@ -35,9 +35,12 @@ class ImageTower(nn.Module):
         self.transformer = Transformer(config.image)
         self.project = nn.Linear(width, config.embed, bias=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        x = self.patches(pictures).flatten(2).transpose(1, 2)
-        x = torch.cat([self.first.expand(len(x), -1, -1).to(x), x], dim=1) + self.position
+    def forward(self, pictures: Tensor, kept: Tensor | None = None) -> Tensor:
+        """kept [B, K]: the patches to look at; all by default."""
+        x = self.patches(pictures).flatten(2).transpose(1, 2) + self.position[:, 1:]
+        if kept is not None:
+            x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))
+        x = torch.cat([(self.first + self.position[:, :1]).expand(len(x), -1, -1).to(x), x], dim=1)
         return self.project(self.transformer(x)[0][:, 0])
 
 
@@ -68,21 +71,25 @@ class CLIP(nn.Module):
         self.image, self.text = ImageTower(config), TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature, inverted
 
-    def encode_image(self, pictures: Tensor) -> Tensor:
+    def encode_image(self, pictures: Tensor, kept: Tensor | None = None) -> Tensor:
         """pictures [B, 3, S, S] in [−1, 1] → unit z_i [B, embed], float32."""
-        return F.normalize(self.image(pictures).float(), dim=-1)
+        return F.normalize(self.image(pictures, kept).float(), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """tokens [B, L] → (sequence [B, L, width], unit z_t [B, embed] in float32)."""
         sequence, z_t = self.text(tokens)
         return sequence, F.normalize(z_t.float(), dim=-1)
 
-    def loss(self, pictures: Tensor, tokens: Tensor, same: Tensor) -> Tensor:
+    def loss(self, pictures: Tensor, tokens: Tensor, same: Tensor, keep: float, g: torch.Generator) -> Tensor:
         """Symmetric cross-entropy over the batch's similarities (CLIP, figure 3).
 
         same: boolean [B, B], true where caption j also describes picture i; those pairs are no negatives.
+        keep: the share of patches seen, drawn from `g` (FLIP: half the work, and an augmentation).
         """
-        z_i, z_t = self.encode_image(pictures), self.encode_text(tokens)[1]
+        patches = self.image.position.shape[1] - 1
+        kept = torch.rand(len(pictures), patches, generator=g).argsort(1)[:, : max(1, round(keep * patches))]
+        z_i = self.encode_image(pictures, kept.to(pictures.device) if keep < 1 else None)
+        z_t = self.encode_text(tokens)[1]
         logits = self.log_scale.clamp(max=math.log(100)).exp() * z_i @ z_t.T
         own = torch.arange(len(logits), device=logits.device)
         logits = logits.masked_fill(same & (own[:, None] != own), -torch.inf)

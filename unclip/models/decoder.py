@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unclip.diffusion.process import Process
 from unclip.nn.attention import KV, causal
 from unclip.nn.transformer import Transformer, TransformerConfig
 from unclip.nn.unet import UNet, UNetConfig
@@ -16,10 +17,11 @@ class DecoderConfig:
     size: int = 64
     embed: int = 256  # width of z_i
     vocab: int = 8192
-    context: int = 40
+    context: int = 32
     image_tokens: int = 4  # context tokens made of z_i
     text: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=192, depth=4, heads=3))
     unet: UNetConfig = field(default_factory=lambda: UNetConfig(out_channels=6, context=192, patch=4))
+    diffusion: Process = field(default_factory=lambda: Process(predicts="x0", variance="learned", cap=20.0))
 
 
 class Condition(NamedTuple):
@@ -59,6 +61,6 @@ class Decoder(nn.Module):
         context = torch.cat([self.z_tokens(z).unflatten(1, (-1, text.shape[2])), text], dim=1)
         return Condition(self.z_emb(z) + self.text_emb(pooled), self.unet.keys(context))
 
-    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, given: Condition) -> Tensor:
         """x [B, 3, S, S], t [B] → [B, 6, S, S]: the estimate and the variance's place in its range."""
-        return self.unet(x, t, condition.emb, condition.keys).float()
+        return self.unet(x, t, given.emb, given.keys).float()

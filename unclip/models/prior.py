@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unclip.diffusion.process import Process
 from unclip.nn.attention import KV, causal
 from unclip.nn.embed import TimeEmbedding
 from unclip.nn.transformer import Transformer, TransformerConfig
@@ -15,8 +16,9 @@ from unclip.nn.transformer import Transformer, TransformerConfig
 class PriorConfig:
     embed: int = 256  # width of z_i and z_t
     text: int = 256  # width of the encoded text
-    context: int = 40
+    context: int = 32
     transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=320, depth=6, heads=5))
+    diffusion: Process = field(default_factory=lambda: Process(predicts="x0"))
 
 
 class Prefix(NamedTuple):
@@ -58,11 +60,11 @@ class Prior(nn.Module):
         mask = causal(x.shape[1], device=x.device) & seen
         return Prefix(self.transformer(x, mask)[1], seen)
 
-    def forward(self, x: Tensor, t: Tensor, prefix: Prefix) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, given: Prefix) -> Tensor:
         """x: noised scale · z_i [B, embed], t [B] → the estimate of scale · z_i [B, embed]."""
         tail = torch.cat([self.time(t)[:, None], self.z_i(x)[:, None], self.final.expand(len(x), -1, -1)], dim=1)
-        before = prefix.seen.shape[-1]
-        visible = torch.cat([prefix.seen, prefix.seen.new_ones(len(x), 1, 1, 3)], dim=-1)
+        before = given.seen.shape[-1]
+        visible = torch.cat([given.seen, given.seen.new_ones(len(x), 1, 1, 3)], dim=-1)
         mask = causal(3, before, x.device) & visible
-        y, _ = self.transformer(tail + self.position[:, -3:], mask, prefix.keys)
+        y, _ = self.transformer(tail + self.position[:, -3:], mask, given.keys)
         return self.out(y[:, -1]).float()

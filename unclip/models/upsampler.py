@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unclip.diffusion.process import Process
 from unclip.nn.unet import UNet, UNetConfig
 
 
@@ -17,6 +18,7 @@ class UpsamplerConfig:
     unet: UNetConfig = field(
         default_factory=lambda: UNetConfig(in_channels=6, channels=(64, 96, 128), attention=(), patch=4)
     )
+    diffusion: Process = field(default_factory=lambda: Process(predicts="x0", cap=20.0))
 
 
 class Upsampler(nn.Module):
@@ -32,6 +34,6 @@ class Upsampler(nn.Module):
         factor = self.config.size / self.config.low
         return F.interpolate(low, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)
 
-    def forward(self, x: Tensor, t: Tensor, low: Tensor) -> Tensor:
-        """x, low [B, 3, H, W], t [B] → [B, out, H, W]."""
-        return self.unet(torch.cat([x, low.to(x)], dim=1), t).float()
+    def forward(self, x: Tensor, t: Tensor, given: Tensor) -> Tensor:
+        """x, given [B, 3, H, W], t [B] → [B, out, H, W]."""
+        return self.unet(torch.cat([x, given.to(x)], dim=1), t).float()

@@ -1,0 +1,61 @@
+"""`mini`: all four stages in about two hours on two CPU cores, on the core part of the illustrations."""
+
+from unclip.models.clip import CLIPConfig
+from unclip.models.decoder import DecoderConfig
+from unclip.models.prior import PriorConfig
+from unclip.models.upsampler import UpsamplerConfig
+from unclip.nn.transformer import TransformerConfig
+from unclip.nn.unet import UNetConfig
+from unclip.train.recipe import DataConfig, TrainConfig
+from unclip.train.stages import CLIPRecipe, DecoderRecipe, PriorRecipe, UpsamplerRecipe
+
+
+def clip() -> CLIPRecipe:
+    return CLIPRecipe(
+        "clip",
+        CLIPConfig(text=TransformerConfig(width=256, depth=4, heads=4)),
+        TrainConfig(steps=400, batch=256, lr=1e-3, warmup=60, ema=0.99, weight_decay=0.1, save_every=100,
+                    sample_every=50, log_every=10),
+    )  # fmt: skip
+
+
+def prior() -> PriorRecipe:
+    return PriorRecipe(
+        "prior",
+        PriorConfig(transformer=TransformerConfig(width=256, depth=6, heads=4)),
+        TrainConfig(steps=1500, batch=64, lr=6e-4, warmup=100, weight_decay=0.03, save_every=250, sample_every=250),
+    )
+
+
+def decoder() -> DecoderRecipe:
+    return DecoderRecipe(
+        "decoder",
+        DecoderConfig(
+            text=TransformerConfig(width=160, depth=3, heads=5),
+            unet=UNetConfig(out_channels=6, channels=(96, 128, 160), depth=1, context=160, patch=4),
+        ),
+        TrainConfig(steps=6000, batch=32, lr=8e-4, save_every=250, sample_every=500),
+    )
+
+
+def upsampler() -> UpsamplerRecipe:
+    return UpsamplerRecipe(
+        "upsampler_256",
+        UpsamplerConfig(unet=UNetConfig(in_channels=6, channels=(64, 96, 128), depth=1, attention=(), patch=4)),
+        TrainConfig(steps=4000, batch=16, lr=8e-4, save_every=250, sample_every=500),
+        DataConfig(size=256),
+    )
+
+
+def judge() -> CLIPRecipe:
+    """A second CLIP of another shape and seed, that measures and is used for no picture."""
+    tower = TransformerConfig(width=192, depth=5, heads=6)
+    return CLIPRecipe(
+        "judge",
+        CLIPConfig(embed=192, patch=8, image=tower, text=tower),
+        TrainConfig(steps=400, batch=192, lr=1e-3, warmup=60, ema=0.99, weight_decay=0.1, seed=1, save_every=100,
+                    sample_every=50, log_every=10),
+    )  # fmt: skip
+
+
+stages = (clip, prior, decoder, upsampler)  # in the order in which they are trained

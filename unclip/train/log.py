@@ -1,0 +1,33 @@
+"""What a run says: a JSONL log, a progress line, pictures."""
+
+import json
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from unclip.files import write_bytes
+
+
+class Log:
+    """OUT/log.jsonl, a record a line; a resumed run first drops what was logged after its checkpoint."""
+
+    def __init__(self, path: Path, step: int):
+        self.path = path
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if kept != lines:
+            write_bytes(path, "".join(kept).encode())
+
+    def __call__(self, step: int, **values: float) -> None:
+        with open(self.path, "a") as f:
+            f.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n")
+
+
+def progress(name: str, step: int, steps: int) -> tqdm:
+    """The progress line, on stderr: loss, pictures a second, time left."""
+    return tqdm(total=steps, initial=step, desc=name, file=sys.stderr, unit="step", dynamic_ncols=True, mininterval=1)
+
+
+def say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)

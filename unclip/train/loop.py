@@ -1,0 +1,135 @@
+"""The loop that trains every stage: `train(recipe, data, out)`; the same call again resumes."""
+
+import json
+import math
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unclip.data.images import generator
+from unclip.errors import UnclipError
+from unclip.files import atomic, writing
+from unclip.machine import best_device, keep_buffers, native_bfloat16
+from unclip.train.log import Log, progress, say
+from unclip.train.optim import EMA, adamw, rate
+from unclip.train.recipe import Recipe, Stage
+from unclip.train.state import State, checkpoints, newest_good
+from unclip.weights.config import to_dict
+
+
+class Stop:
+    """Turns Ctrl-C and SIGTERM into a wish to stop after the step under way; a second Ctrl-C stops at once."""
+
+    def __enter__(self) -> "Stop":
+        self.asked = False
+        self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def ask(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def train(
+    recipe: Recipe, data: Path, out: Path, device: torch.device | None = None, minutes: float = math.inf
+) -> bool:
+    """Train one stage on the shards in `data`, in OUT/NAME; its averaged weights go to OUT/model. True when done.
+
+    Stops early, with everything saved, after `minutes`; on SIGTERM and Ctrl-C it does too, and raises
+    KeyboardInterrupt. Raises UnclipError on bad settings or data, and when the loss is no longer finite.
+    """
+    device = device or best_device()
+    keep_buffers()
+    config, folder, began = recipe.train, out / recipe.name, time.monotonic()
+    with writing(folder):
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    stage = recipe.stage(data, out / "model", device)
+    ema = EMA(stage.net, config.ema)
+    state = State(stage.net, ema, adamw(stage.net, config.lr, config.beta2, config.eps, config.weight_decay))
+    identity = fingerprint(recipe)
+    checkpoint = newest_good(folder, identity, say)
+    if checkpoint:
+        state.restore(checkpoint, device)
+        say(f"{recipe.name}: resuming at step {state.step} of {config.steps}")
+    log, losses, seen = Log(folder / "log.jsonl", state.step), [], time.monotonic()
+    bfloat = config.precision == "bf16" or (config.precision == "auto" and native_bfloat16(device))
+
+    def save() -> Path:
+        settle(losses, stage, config, folder)
+        stage.export(ema.net, out / "model", {"step": str(state.step), "recipe": identity})
+        return state.save(folder, identity)
+
+    with Stop() as stop, progress(recipe.name, state.step, config.steps) as bar:
+        while state.step < config.steps and not stop.asked and time.monotonic() - began < 60 * minutes:
+            step = state.step
+            torch.manual_seed(generator(config.seed, f"step {step}").initial_seed())  # dropout
+            share = rate(step, config.steps, config.warmup, config.decay)
+            for group in state.optimiser.param_groups:
+                group["lr"] = config.lr * share
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat):
+                loss = stage.loss(stage.batch(step), generator(config.seed, f"noise {step}"))
+            loss.backward()
+            nn.utils.clip_grad_norm_(stage.net.parameters(), config.clip)
+            losses.append((step, loss.detach()))
+            if device.type == "cpu" or len(losses) >= config.log_every:
+                check(losses, stage, config, folder)  # before the weights take the step, where waiting is free
+            state.optimiser.step()
+            state.optimiser.zero_grad(set_to_none=True)
+            ema.update(stage.net, step)
+            state.step += 1
+            bar.update()
+            if state.step % config.log_every == 0:
+                mean, speed = settle(losses, stage, config, folder), config.log_every * config.batch
+                speed, seen = speed / (time.monotonic() - seen), time.monotonic()
+                log(state.step, loss=mean, lr=config.lr * share, images_per_second=speed)
+                bar.set_postfix_str(f"loss {mean:.4f}, {speed:.1f} images/s")
+            if state.step % config.sample_every == 0 or state.step == config.steps:
+                picture, measures = stage.preview(ema.net)
+                log(state.step, **measures)
+                say(f"{recipe.name} {state.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in measures.items()))
+                if picture:
+                    with atomic(folder / "samples" / f"{state.step:08d}.png") as path:
+                        picture.save(path, "PNG")
+            if state.step % config.save_every == 0 and state.step < config.steps:
+                save()
+    if checkpoint is None or checkpoints(folder)[0].name != f"step-{state.step:08d}":
+        save()
+    if stop.asked:
+        say(f"{recipe.name}: stopped at step {state.step} of {config.steps}; repeat the command to go on")
+        raise KeyboardInterrupt
+    return state.step >= config.steps
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """The settings that make a run what it is; how often it saves and speaks may change as it is resumed."""
+    quiet = replace(recipe.train, steps=0, save_every=0, log_every=0, sample_every=0)
+    return json.dumps(to_dict(replace(recipe, train=quiet)), sort_keys=True)
+
+
+def check(losses: list[tuple[int, Tensor]], stage: Stage, config, folder: Path) -> list[float]:
+    """The pending losses as numbers; the first that is not finite ends the run, and no checkpoint is written."""
+    values = torch.stack([loss for _, loss in losses]).tolist() if losses else []
+    for (step, _), value in zip(losses, values, strict=True):
+        if not math.isfinite(value):
+            keys = ", ".join(stage.corpus.keys(stage.corpus.rows(step, config.batch, config.seed).tolist()))
+            good = next(iter(checkpoints(folder)), "none yet")
+            raise UnclipError(f"the loss is {value} at step {step}; batch: {keys}; last good checkpoint: {good}", code=1)
+    return values
+
+
+def settle(losses: list[tuple[int, Tensor]], stage: Stage, config, folder: Path) -> float:
+    """The mean of the pending losses, which are then forgotten."""
+    values = check(losses, stage, config, folder)
+    losses.clear()
+    return sum(values) / len(values) if values else math.nan

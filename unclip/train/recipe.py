@@ -1,0 +1,77 @@
+"""What a recipe says, and what a stage must do."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unclip.data.images import Batch, Corpus
+from unclip.weights.checkpoint import save_module
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    size: int = 64
+    core: bool = True  # only the concepts that several styles drew
+    coloured: float = 0.1  # share of pictures on a coloured ground, which the caption names
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int = 1000
+    batch: int = 32
+    lr: float = 5e-4
+    warmup: int = 200
+    decay: float = 0.25  # share of the steps over which the rate falls to zero
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    clip: float = 1.0  # greatest norm of the gradient
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    save_every: int = 500
+    sample_every: int = 500
+    log_every: int = 50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage's settings: `name` is its folder in a run; subclasses add the model's configuration."""
+
+    name: str
+    model: Any
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def stage(self, data: Path, model: Path, device: torch.device) -> "Stage":
+        raise TypeError(f"{type(self).__name__} names no stage")
+
+
+class Stage:
+    """What the loop needs of a stage. `model` is the run's model folder: earlier stages are read from it."""
+
+    net: nn.Module
+
+    def __init__(self, recipe: Recipe, data: Path, device: torch.device):
+        self.recipe, self.device = recipe, device
+        self.corpus = Corpus.load(data, recipe.data.size, "train", recipe.data.core).to(device)
+
+    def batch(self, step: int) -> Batch:
+        config = self.recipe.train
+        return self.corpus.draw(step, config.batch, config.seed, self.recipe.data.coloured)
+
+    def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
+        """The mean loss of a batch; everything random comes from `g`, on the CPU."""
+        raise TypeError(f"{type(self).__name__} defines no loss")
+
+    def preview(self, net: nn.Module) -> tuple[Image.Image | None, dict[str, float]]:
+        """A sheet to look at and numbers to log, from the averaged weights."""
+        raise TypeError(f"{type(self).__name__} defines no preview")
+
+    def export(self, net: nn.Module, model: Path, notes: dict[str, str]) -> None:
+        """Write the averaged weights where the pipeline reads them."""
+        save_module(model / self.recipe.name, self.recipe.model, net.state_dict(), torch.float16, notes)
