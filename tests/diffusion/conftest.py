@@ -49,12 +49,11 @@ def gaussian():
 
 @pytest.fixture
 def even():
-    """A variance-preserving chain, `n` steps even in log alpha/sigma from -5 to 3, then data or not."""
+    """A variance-preserving chain of data and n + 1 noisy rows, even in log alpha/sigma from 3 to -5."""
 
-    def levels(n, data=False):
-        lam = torch.linspace(3, -5, n + 1, dtype=torch.float64)
-        abar = torch.cat([torch.ones(1, dtype=torch.float64), torch.sigmoid(2 * lam)])
-        return Levels.of(abar, torch.arange(n + 2) - 1)[0 if data else 1 :]
+    def levels(n):
+        abar = torch.sigmoid(2 * torch.linspace(3, -5, n + 1, dtype=torch.float64))
+        return Levels.of(torch.cat([torch.ones(1), abar]), torch.arange(n + 2) - 1)
 
     return levels
 
@@ -70,6 +69,15 @@ def golden():
 
 
 @pytest.fixture
-def slope():
-    """Of log error against log steps, over doublings of the steps: minus the order of a method."""
-    return lambda errors: sum(math.log2(b / a) for a, b in zip(errors, errors[1:], strict=False)) / (len(errors) - 1)
+def order():
+    """The order of a method: how fast its error falls over doublings of its steps."""
+    return lambda errors: math.log2(errors[0] / errors[-1]) / (len(errors) - 1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These tensors are small: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
