@@ -2,11 +2,14 @@ import pytest
 import torch
 
 from unclip.diffusion import (
+    CFG,
     Clip,
+    Denoiser,
     Draw,
     Estimate,
     Guide,
     Levels,
+    Threshold,
     analytic,
     cosine,
     ddim,
@@ -18,6 +21,7 @@ from unclip.diffusion import (
     posterior_variance,
     renoise,
     spread,
+    vlb,
     walk,
 )
 
@@ -208,6 +212,20 @@ def test_exact_guidance_samples_the_posterior(gaussian, randn, step, count, thro
     var = 1 / (1 / s**2 + 1 / r**2)
     assert x.mean(0).tolist() == pytest.approx((var * (m / s**2 + y / r**2)).tolist(), abs=5 * (var / n) ** 0.5)
     assert x.var(0).tolist() == pytest.approx([var] * 2, rel=5 * (2 / n) ** 0.5)
+
+
+@each_step
+@pytest.mark.parametrize("variance", ["small", "learned"])
+def test_everything_follows_x_to_its_device(step, variance):
+    """On the meta device, which like a GPU refuses to meet any tensor of the CPU but a scalar."""
+    net = lambda x, t: torch.cat([x, x], 1) if variance == "learned" else x * t.reshape(-1, 1)  # noqa: E731
+    plain = Denoiser(net, "v", variance)
+    levels, x, draw = COSINE.spaced([10, 500, 1000]), torch.empty(2, 3, device="meta"), Draw([0, 1], "a")
+    denoise = Guide(Clip(Threshold(CFG(plain, 2.0))), lambda x, at: (x * at.t[:, None]).sum(1))
+    assert end(walk(denoise, x, levels.down(), step, draw.like)).device.type == "meta"
+    assert vlb(plain, x, levels, draw.like).shape == (2,)
+    i = torch.tensor([1, 3])
+    assert plain.loss(x, levels[i], levels[i - 1], x).device.type == "meta"
 
 
 def test_previews_come_free(mixture):
