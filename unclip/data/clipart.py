@@ -73,14 +73,16 @@ def named(
     for drawing in kept:
         label = _label(drawing, titles[drawing.title.lower()])
         words = [w for w in slug(label).split("-") if w and w not in SMALL]
+        own = {w for k in drawing.keywords for w in slug(k).split("-")}
         place = drawing.path.removeprefix(ROOT)
         geographic = place.startswith(("signs_and_symbols/flags/", "geography/"))
         flag = "flags/" in place and "semaphore" not in place and "signal" not in place
         if not words:
             yield drawing.path, "generic title"
-        elif not geographic and sum(w in vocabulary for w in words) * 2 < len(words):
+        elif not geographic and sum(w in vocabulary or w in own for w in words) * 3 < len(words) * 2:
             yield drawing.path, "title is not English"
         else:
+            label = capitals(label) if geographic else label.lower()
             if flag and "flag" not in words:
                 label = f"flag of {label}"
             if place.startswith("geography/") and "map" in drawing.keywords and "map" not in words:
@@ -101,13 +103,19 @@ def _label(drawing: Drawing, times: int) -> str:
     first = slug(title).partition("-")[0]
     if GENERIC.search(drawing.title) or not first or (times >= 5 and not slug(stem).startswith(first[:4])):
         title = stem if len(stem) > 2 else ""
-    title = re.sub(r"\(b and w\)", "black and white", title)
+    title = re.sub(r"^\d\d |openclipart", "", title)
+    title = re.sub(r"(?i)\(b and w\)", "black and white", title)
     parts = [p.strip() for p in title.split(" - ")]
     if len(parts) == 2 and "/flags/" in drawing.path:
         title = f"{parts[1]}, {parts[0]}"  # "Canada - Acadia"
     elif len(parts) == 2 and parts[1].lower() in ("body part", "clothing", "food"):
         title = parts[0]
-    title = re.sub(r"[#_]|\b\d+$|\bclip ?art\b|\((?:color|colour)\)", " ", title, flags=re.I)
+    title = re.sub(r"[#_|]|\b\d+$|\bclip ?art\b|\((?:color|colour)\)", " ", title, flags=re.I)
     title = re.sub(r"(?<=\D)\d+$", "", title.strip())
     title = re.sub(r"\s+", " ", title).strip(" -,.")
-    return title if title.isupper() and len(title) < 5 else title[:1].lower() + title[1:] if title.istitle() is False else title.lower()
+    return title
+
+
+def capitals(title: str) -> str:
+    """Every word of a place's name with a capital, small words aside."""
+    return " ".join(w if w in SMALL or not w.islower() else w.capitalize() for w in title.split())

@@ -192,7 +192,7 @@ def illustrations(
         for r in shards.table(folder / str(sizes[0]) / shard.split / f"{shard.index:05d}.parquet", ["pixels", "status"])
         if r["status"] == "success"
     }
-    everything = [p.data for shard in todo for p in shard.pictures]
+    everything = [p for shard in todo for p in shard.pictures]
     with _drawing(everything, tuple(sizes), workers, progress) as drawn:
         for shard in todo:
             _write(folder, sizes, shard, list(islice(drawn, len(shard.pictures))), seen)
@@ -204,21 +204,22 @@ def illustrations(
 
 @contextmanager
 def _drawing(
-    data: Sequence[bytes], sizes: tuple[int, ...], workers: int, progress: bool
+    pictures: Sequence[Picture], sizes: tuple[int, ...], workers: int, progress: bool
 ) -> Iterator[Iterator[Rendered]]:
-    """Renderings in the order of `data`, drawn by `workers` processes."""
+    """Renderings in the order of `pictures`, drawn by `workers` processes."""
     from tqdm import tqdm
 
-    job = partial(render, sizes=sizes)
+    job, data = partial(render, sizes=sizes), [p.data for p in pictures]
+    trim = [p.source.trim for p in pictures]
     with tqdm(total=len(data), unit="picture", desc="drawing", disable=not progress) as bar, ExitStack() as stack:
         if workers > 1 and len(data) > 1:
             # spawn: threads that pyarrow may have started do not survive a fork
             context = multiprocessing.get_context("spawn")
             pool = stack.enter_context(ProcessPoolExecutor(workers, context))
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-            drawn: Iterator[Rendered] = pool.map(job, data, chunksize=16)
+            drawn: Iterator[Rendered] = pool.map(job, data, trim, chunksize=16)
         else:
-            drawn = map(job, data)
+            drawn = map(job, data, trim)
         try:
             yield _counted(drawn, bar)
         except BrokenProcessPool as e:

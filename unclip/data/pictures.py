@@ -5,17 +5,18 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from dataclasses import dataclass
 
 from . import clipart
-from .names import COUNTED, Name, Names, Splitter, TONED, slug
+from .names import NUMBERED, Name, Names, Splitter, slug
 from .sources import Package, Source
 
 EMOJI_SETS = {
     "noto", "twemoji", "fluent-emoji-flat", "fluent-emoji-3d", "emojione", "noto-v1", "fxemoji", "streamline-emojis"
 }  # fmt: skip
 BRANDS = {"brand", "logos"}
+VARIANT = re.compile(r"-(one|two|three|four|five|six)$")  # icon-park numbers its drawings in words
+UNSUITABLE = re.compile(r"\b(sexy?|nude|naked|nazi|swastika|suicide|slave|pimp|terror|cannabis)\b")
 EMPTY = re.compile(r"abstract-\d+|[^a-z]*")  # names that say nothing
 
 
@@ -43,23 +44,23 @@ def gather(
     names = Names.read(emojibase)
     unused: Counter[tuple[str, str]] = Counter()
     files = {source.name: fetch(source.package) for source in sources}
-    vocabulary = Counter(w for s in names.by_slug for w in s.split("-"))
-    vocabulary.update(w for n in names.by_slug.values() for k in n.keywords for w in slug(k).split("-"))
+    vocabulary = names.vocabulary()
     for source in sources:
-        if "icons.json" in files[source.name] and source.name != "fxemoji":
-            keys = json.loads(files[source.name]["icons.json"])["icons"]
-            vocabulary.update(w for key in keys for w in key.split("-") if source.name != "circle-flags")
-    splitter = Splitter(vocabulary.elements())
+        if "icons.json" in files[source.name] and source.name not in ("circle-flags", "fxemoji"):
+            vocabulary.update(w for key in json.loads(files[source.name]["icons.json"])["icons"] for w in key.split("-"))
+    splitter = Splitter(vocabulary)
     pictures: list[Picture] = []
     for source in sources:
         if source.name == "openclipart":
-            found = clipart.named(files[source.name], names, set(vocabulary))
+            found = clipart.named(files[source.name], names, {w for w in vocabulary if len(w) > 2})
             found = ((path, name, files[source.name].get(path, b"")) for path, name in found)
         elif source.name == "fluent-emoji-3d":
             found = _bitmaps(files[source.name], names)
         else:
             found = _icons(source, files[source.name], names, splitter)
         for path, name, data in found:
+            if isinstance(name, Name) and not name.emoji and UNSUITABLE.search(" ".join([name.label, *name.keywords])):
+                name = "unsuitable"
             if isinstance(name, Name):
                 pictures.append(Picture(_key(source, path), source, name, data))
             else:
@@ -116,9 +117,9 @@ def _icons(
             name = _flag(key, names)
         elif source.name in EMOJI_SETS:
             guesses = [*aliases[key], f"flag-{key}"] if "flags" in categories[key] else aliases[key]
-            name = names.find(key, codes[key], guesses) or _unmatched(key, names, splitter)
+            name = names.find(key, codes[key], guesses) or names.guess(key, splitter) or "no name"
         else:
-            plain = COUNTED.sub("", key)
+            plain = VARIANT.sub("", key) if source.name == "icon-park" else NUMBERED.sub("", key)
             name = "generic title" if EMPTY.fullmatch(key) else names.words(plain.replace("-", " "))
         yield key, name, _svg(icons, icon)
 
@@ -130,17 +131,6 @@ def _flag(key: str, names: Names) -> Name | str:
         return "no name"
     label = f"{key.replace('-', ' ')} flag"
     return Name(label, slug(label), flag=True)
-
-
-def _unmatched(key: str, names: Names, splitter: Splitter) -> Name | str:
-    """An emoji that emojibase does not know: its own words, cut apart where they run together."""
-    base = COUNTED.sub("", TONED.sub("", key))
-    label = base.replace("-", " ") if "-" in base else splitter(base) or base
-    if EMPTY.fullmatch(base):
-        return "no name"
-    name = names.words(label)
-    tone = TONED.sub("", key) != key
-    return Name(label, name.concept, name.zh, name.keywords, tone=tone)
 
 
 def _svg(icons: dict, icon: dict) -> bytes:

@@ -6,11 +6,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..errors import UnclipError
+
 if TYPE_CHECKING:
     from PIL import Image
 
 EXTERNAL = re.compile(rb"<(?:\w+:)?image\b[^>]*?href\s*=\s*[\"'](?!data:|#)")
-LETTERING = re.compile(rb"<(?:\w+:)?(?:text|flowRoot)\b[^>]*>(?=.*?\w)", re.S)
+FAINTEST = 16  # of 255: anything fainter is not seen
+SMALL, FILLED, LARGEST_ZOOM = 0.75, 0.94, 6.0  # of a page: what is brought close, how close, and at most
+LETTERING = re.compile(  # an element of text that holds some
+    rb"<(?:\w+:)?(text|flowRoot)\b(?:[^>]*[^/>])?>(?:\s|<(?!/(?:\w+:)?\1\b)[^>]*>)*[^\s<]"
+)
 
 
 class Rendered(NamedTuple):
@@ -24,14 +30,20 @@ class Rendered(NamedTuple):
     reason: str = ""
 
 
-def render(data: bytes, sizes: Sequence[int]) -> Rendered:
-    """Draw once at the largest of `sizes`; the others are exact reductions of that drawing."""
+def render(data: bytes, trim: bool, sizes: Sequence[int]) -> Rendered:
+    """Draw once at the largest of `sizes`; the others are exact reductions of that drawing.
+
+    trim: a drawing that is lost on a large page is brought close.
+    """
+    from PIL import ImageChops
+
     try:
-        full = draw(data, max(sizes))
+        full = draw(data, max(sizes), trim)
     except (ValueError, OSError) as e:
         return Rendered({}, reason=str(e).splitlines()[0][:80] if isinstance(e, Unusable) else "does not render")
-    if full.getchannel("A").getextrema()[1] < 32:
-        return Rendered({}, reason="blank")
+    darkness = ImageChops.subtract(full.getchannel("A").convert("RGB"), full.convert("RGBa").convert("RGB"))
+    if max(high for _, high in darkness.getextrema()) < FAINTEST:
+        return Rendered({}, reason="blank, or white on white")
     pictures = {size: reduce(full, size) for size in sizes}
     smallest = pictures[min(sizes)]
     # Colours under full transparency are invisible, so they must not tell two pictures apart.
@@ -43,33 +55,49 @@ class Unusable(ValueError):
     """A picture that could be drawn only in part."""
 
 
-def draw(data: bytes, size: int) -> "Image.Image":
+def draw(data: bytes, size: int, trim: bool = False) -> "Image.Image":
     """A (size, size) RGBA picture on transparent ground: aspect kept, centred. Raises ValueError or OSError."""
     from PIL import Image
 
-    if data.lstrip()[:1] == b"<":
-        import resvg_py
+    picture = _open(data, size)
+    box = picture.getchannel("A").point(lambda a: 255 * (a > FAINTEST)).getbbox() if trim else None
+    if box and (extent := max(box[2] - box[0], box[3] - box[1])) < SMALL * size:
+        zoom = min(FILLED * size / extent, LARGEST_ZOOM)
+        near = _open(data, round(size * zoom))
+        middle = [round((low + high) / 2 * near.width / picture.width) for low, high in (box[::2], box[1::2])]
+        left, top = (at - size // 2 for at in middle)
+        return near.crop((left, top, left + size, top + size))
+    square = Image.new("RGBA", (size, size))
+    square.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+    return square
 
-        if EXTERNAL.search(data):
-            raise Unusable("needs a file outside the SVG")
-        if LETTERING.search(data):
-            raise Unusable("needs a font")
-        # dpi: sizes given in pt or cm fail without one. Fonts of this machine would make the corpus differ elsewhere.
-        data = bytes(
-            resvg_py.svg_to_bytes(
-                svg_string=data.decode("utf-8"), width=size, height=size, dpi=96, skip_system_fonts=True
-            )
-        )
+
+def _open(data: bytes, size: int) -> "Image.Image":
+    """An SVG drawn, or a bitmap resized, so that its longer side is `size`."""
+    from PIL import Image
+
+    if data.lstrip()[:1] == b"<":
+        data = _rasterise(data, size)
     picture = Image.open(io.BytesIO(data)).convert("RGBA")
     scale = size / max(picture.size)
-    if scale != 1:
-        shape = tuple(max(1, round(side * scale)) for side in picture.size)
-        picture = picture.resize(shape, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)
-    if picture.size != (size, size):
-        square = Image.new("RGBA", (size, size))
-        square.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
-        picture = square
-    return picture
+    if scale == 1:
+        return picture
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)
+
+
+def _rasterise(svg: bytes, size: int) -> bytes:
+    try:
+        import resvg_py
+    except ImportError as e:
+        raise UnclipError("resvg-py is needed to draw SVG: pip install 'unclip[data]'") from e
+    if EXTERNAL.search(svg):
+        raise Unusable("needs a file outside the SVG")
+    if LETTERING.search(svg):
+        raise Unusable("needs a font")
+    # dpi: sizes given in pt or cm fail without one. Fonts of this machine would make the corpus differ elsewhere.
+    text = svg.decode("utf-8")
+    return bytes(resvg_py.svg_to_bytes(text, width=size, height=size, dpi=96, skip_system_fonts=True))
 
 
 def reduce(picture: "Image.Image", size: int) -> "Image.Image":

@@ -43,7 +43,10 @@ class Package:
 
 @dataclass(frozen=True)
 class Source:
-    """One set of pictures drawn in one style; `weight` is its relative sampling weight in training."""
+    """One set of pictures drawn in one style.
+
+    weight: its relative sampling weight in training. mono: drawn in one colour. trim: small drawings on large pages.
+    """
 
     name: str
     package: Package
@@ -52,6 +55,7 @@ class Source:
     author: str
     weight: float = 1.0
     mono: bool = False
+    trim: bool = False
 
 
 def _icons(name: str, version: str, style: str, licence: str, author: str, **more) -> Source:
@@ -89,6 +93,7 @@ SOURCES = (
         "clip art",
         "public domain",
         "the contributors of the Open Clip Art Library",
+        trim=True,
     ),
 )
 
