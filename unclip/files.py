@@ -1,10 +1,12 @@
 """Files are written whole or not at all: temporary name, flush, rename, mode 0644."""
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from unclip.errors import UnclipError
 
@@ -60,3 +62,7 @@ def sync_folder(folder: Path) -> None:
 def write_bytes(path: str | Path, data: bytes) -> None:
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    write_bytes(path, json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")

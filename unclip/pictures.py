@@ -1,8 +1,8 @@
 """Tensors to pictures."""
 
+import torch
 from PIL import Image
 from torch import Tensor
-import torch
 
 
 def grid(pictures: Tensor, columns: int = 8, gap: int = 2) -> Image.Image:
@@ -10,13 +10,16 @@ def grid(pictures: Tensor, columns: int = 8, gap: int = 2) -> Image.Image:
     n, _, height, width = pictures.shape
     rows = -(-n // columns)
     sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
-    for i, picture in enumerate(to_uint8(pictures)):
-        sheet.paste(
-            Image.fromarray(picture.numpy()), (gap + i % columns * (width + gap), gap + i // columns * (height + gap))
-        )
+    for i, picture in enumerate(to_pil(pictures)):
+        sheet.paste(picture, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
     return sheet
 
 
 def to_uint8(pictures: Tensor) -> Tensor:
     """[N, 3, H, W] in [−1, 1] → uint8 [N, H, W, 3] on the CPU."""
     return ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+
+def to_pil(pictures: Tensor) -> list[Image.Image]:
+    """[N, 3, H, W] in [−1, 1] → N pictures."""
+    return [Image.fromarray(picture.numpy()) for picture in to_uint8(pictures)]

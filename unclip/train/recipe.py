@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unclip.data.images import Batch, Corpus
+from unclip.weights import hub
 from unclip.weights.checkpoint import save_module
 
 
@@ -75,3 +76,4 @@ class Stage:
     def export(self, net: nn.Module, model: Path, notes: dict[str, str]) -> None:
         """Write the averaged weights where the pipeline reads them."""
         save_module(model / self.recipe.name, self.recipe.model, net.state_dict(), torch.float16, notes)
+        hub.write_index(model, model.parent.name)

@@ -31,16 +31,24 @@ def save_module(
     write_bytes(folder / CONFIG, described.encode())
 
 
-def load_config(folder: str | Path, kind: type[C]) -> C:
-    """The configuration of a folder that `save_module` wrote."""
-    path = Path(folder) / CONFIG
+def read_json(path: Path) -> dict:
+    """A JSON object of a weights folder."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise UnclipError(f"cannot read {str(path)!r}: {e.strerror}; is it a folder of unclip weights?") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UnclipError(f"{str(path)!r} is damaged: {e}; fetch or train it again") from e
-    found = data.pop("kind", None) if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        raise UnclipError(f"{str(path)!r} is damaged: it holds no JSON object; fetch or train it again")
+    return data
+
+
+def load_config(folder: str | Path, kind: type[C]) -> C:
+    """The configuration of a folder that `save_module` wrote."""
+    path = Path(folder) / CONFIG
+    data = read_json(path)
+    found = data.pop("kind", None)
     if found != kind.__name__:
         raise UnclipError(f"{str(path)!r} describes {found!r}, not a {kind.__name__}; name the right folder")
     try:
