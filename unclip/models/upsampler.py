@@ -15,6 +15,7 @@ from unclip.nn.unet import UNet, UNetConfig
 class UpsamplerConfig:
     low: int = 64
     size: int = 256
+    residual: bool = True  # the output is added to the enlarged picture: what is left to learn is detail
     unet: UNetConfig = field(
         default_factory=lambda: UNetConfig(in_channels=6, channels=(64, 96, 128), attention=(), patch=4)
     )
@@ -36,4 +37,5 @@ class Upsampler(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, given: Tensor) -> Tensor:
         """x, given [B, 3, H, W], t [B] → [B, out, H, W]."""
-        return self.unet(torch.cat([x, given.to(x)], dim=1), t).float()
+        y = self.unet(torch.cat([x, given.to(x)], dim=1), t).float()
+        return y + given if self.config.residual else y
