@@ -8,7 +8,7 @@ from html import unescape
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from .names import Name, Names, slug
+from unclip.data.names import Name, Names, slug
 
 ROOT = "usr/share/openclipart/svg/"
 DC = "{http://purl.org/dc/elements/1.1/}"
@@ -18,7 +18,9 @@ INTERFACE = re.compile(
     r"|signs_and_symbols/(map_symbols|led)|recreation/games/cards)/|theme"
 )
 ITALIAN = re.compile(r"archi?te?|rollandin", re.I)  # several hundred drawings by one author, titled in Italian
-GENERIC = re.compile(r"clipart by nicu|various cliparts|svg road signs|untitled|^(icon|image|drawing|clip ?art)s?$", re.I)
+GENERIC = re.compile(
+    r"clipart by nicu|various cliparts|svg road signs|untitled|^(icon|image|drawing|clip ?art)s?$", re.I
+)
 AUTHORED = re.compile(r"clip ?art by [^-]+- ", re.I)
 FILING = {"hash", "unsorted", "signs_and_symbols", "clip_art", "clipart", "externalsource", "image", "images", "svg"}
 SMALL = {"a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "s", "the", "to", "with"}
@@ -28,7 +30,6 @@ class Drawing(NamedTuple):
     path: str
     title: str
     keywords: list[str]
-    public_domain: bool
 
 
 def drawings(files: dict[str, bytes]) -> Iterator[Drawing | tuple[str, str]]:
@@ -44,22 +45,21 @@ def drawings(files: dict[str, bytes]) -> Iterator[Drawing | tuple[str, str]]:
             yield path, "not well-formed XML"
             continue
         work = next((e for e in root.iter() if e.tag.endswith("}Work")), None)
-        licences = [e.get(f"{RDF}resource", "") for e in work if e.tag.endswith("}license")] if work is not None else []
-        if work is None or not any(licences):
+        tags = [e.get(f"{RDF}resource", "") for e in work if e.tag.endswith("}license")] if work is not None else []
+        if work is None or not any(tags):
             yield path, "no licence tag"
-        elif not licences[0].lower().endswith("publicdomain") and "publicdomain" not in licences[0].lower():
+        elif "publicdomain" not in tags[0].lower():
             yield path, "licence is not public domain"
         elif ITALIAN.search(place):
             yield path, "title is not English"
         else:
-            subjects = [(li.text or "").strip().lower() for s in work.findall(f"{DC}subject") for li in s.iter(f"{RDF}li")]
+            items = (item.text or "" for s in work.findall(f"{DC}subject") for item in s.iter(f"{RDF}li"))
+            subjects = [item.strip().lower() for item in items]
             keywords = [s.replace("_", " ") for s in subjects if s and s not in FILING and not re.search(r"\d", s)]
-            yield Drawing(path, unescape((work.findtext(f"{DC}title") or "").strip()), keywords, True)
+            yield Drawing(path, unescape((work.findtext(f"{DC}title") or "").strip()), keywords)
 
 
-def named(
-    files: dict[str, bytes], names: Names, vocabulary: set[str]
-) -> Iterator[tuple[str, Name] | tuple[str, str]]:
+def subjects(files: dict[str, bytes], names: Names, vocabulary: set[str]) -> Iterator[tuple[str, Name | str]]:
     """(path, Name) for each usable drawing and (path, reason) for each other one.
 
     vocabulary: English words known from elsewhere; keywords of the drawings themselves are added.
@@ -95,7 +95,7 @@ def named(
 
 
 def _label(drawing: Drawing, times: int) -> str:
-    """The title without numbers and authors, or the file's own name where many files share a title that is not theirs."""
+    """The title without numbers and authors, or the file's own name where many share a title that is not theirs."""
     stem = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", PurePosixPath(drawing.path).stem)
     stem = re.sub(r"[\W_\d]+", " ", stem).strip().lower()
     stem = re.sub(r" (bw|aj|ganson|zazou|symbol|jon phillips)$|^contour |^sport ", "", stem)

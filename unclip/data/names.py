@@ -1,7 +1,7 @@
 """From the many spellings of icon names to one label, its keywords, its Chinese name and its concept.
 
-The names of emoji sets are joined to emojibase by codepoint, by label, by alias or run together; what
-stays unmatched is read as plain words. A *concept* is what the splits hash: skin tones and genders of one emoji share it.
+The names of emoji sets are joined to emojibase by codepoint, by label, by alias or run together; what stays
+unmatched is read as plain words. A *concept* is what the splits hash: skin tones and genders of one emoji share it.
 """
 
 import json
@@ -65,10 +65,11 @@ def tidy(label: str) -> str:
 
 
 def tidy_zh(label: str) -> str:
+    """The same for a Chinese label: "旗: 日本" is "日本旗"."""
     head, _, rest = label.partition(": ")
-    if not rest:
-        return label
-    return f"{rest}旗" if head == "旗" else f"{head}{rest}" if head == "按键" else ZH_TONE.sub(r"，\1", f"{head}，{rest}")
+    if head == "旗":
+        return f"{rest}旗"
+    return ZH_TONE.sub(r"，\1", f"{head}，{rest}") if rest and head != "按键" else f"{head}{rest}"
 
 
 def _plain(hexcode: str) -> str:
@@ -204,7 +205,7 @@ def toned(name: Name, tones: list[str]) -> Name:
 class Splitter:
     """Cuts run-together names (`twospeechbubbles`) into the likeliest words of a vocabulary with counts."""
 
-    SHORT = {"in", "of", "on", "to", "up", "no", "ok", "go", "tv", "cd", "x"}
+    SHORT = frozenset({"in", "of", "on", "to", "up", "no", "ok", "go", "tv", "cd", "x"})
 
     def __init__(self, counts: Counter[str]):
         counts = Counter({w: n for w, n in counts.items() if len(w) > 2 or w in self.SHORT})

@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from . import clipart
-from .names import NUMBERED, Name, Names, Splitter, slug
-from .sources import Package, Source
+from unclip.data import clipart
+from unclip.data.names import NUMBERED, Name, Names, Splitter, slug
+from unclip.data.sources import Package, Source
 
 EMOJI_SETS = {
     "noto", "twemoji", "fluent-emoji-flat", "fluent-emoji-3d", "emojione", "noto-v1", "fxemoji", "streamline-emojis"
@@ -42,22 +42,22 @@ def gather(
     fetch: gives a package's files by path. Of two identical drawings the better named one is kept, then the earlier.
     """
     names = Names.read(emojibase)
-    unused: Counter[tuple[str, str]] = Counter()
     files = {source.name: fetch(source.package) for source in sources}
+    icons = {name: json.loads(found["icons.json"]) for name, found in files.items() if "icons.json" in found}
     vocabulary = names.vocabulary()
-    for source in sources:
-        if "icons.json" in files[source.name] and source.name not in ("circle-flags", "fxemoji"):
-            vocabulary.update(w for key in json.loads(files[source.name]["icons.json"])["icons"] for w in key.split("-"))
+    for name, collection in icons.items():
+        if name not in ("circle-flags", "fxemoji"):  # codes, and names that run together
+            vocabulary.update(word for key in collection["icons"] for word in key.split("-"))
     splitter = Splitter(vocabulary)
     pictures: list[Picture] = []
+    unused: Counter[tuple[str, str]] = Counter()
     for source in sources:
         if source.name == "openclipart":
-            found = clipart.named(files[source.name], names, {w for w in vocabulary if len(w) > 2})
-            found = ((path, name, files[source.name].get(path, b"")) for path, name in found)
-        elif source.name == "fluent-emoji-3d":
-            found = _bitmaps(files[source.name], names)
+            found = _drawings(files[source.name], names, {word for word in vocabulary if len(word) > 2})
+        elif source.name in icons:
+            found = _icons(source, icons[source.name], files[source.name], names, splitter)
         else:
-            found = _icons(source, files[source.name], names, splitter)
+            found = _bitmaps(files[source.name], names)
         for path, name, data in found:
             if isinstance(name, Name) and not name.emoji and UNSUITABLE.search(" ".join([name.label, *name.keywords])):
                 name = "unsuitable"
@@ -88,6 +88,12 @@ def _key(source: Source, path: str) -> str:
     return key if len(key) <= 90 else f"{key[:80]}-{hashlib.blake2b(key.encode(), digest_size=4).hexdigest()}"
 
 
+def _drawings(files: dict[str, bytes], names: Names, vocabulary: set[str]) -> Iterator[tuple[str, Name | str, bytes]]:
+    """Files that carry their own titles."""
+    for path, name in clipart.subjects(files, names, vocabulary):
+        yield path, name, files[path]
+
+
 def _bitmaps(files: dict[str, bytes], names: Names) -> Iterator[tuple[str, Name | str, bytes]]:
     """Files named by codepoint."""
     for path in sorted(p for p in files if p.endswith(".webp")):
@@ -96,10 +102,9 @@ def _bitmaps(files: dict[str, bytes], names: Names) -> Iterator[tuple[str, Name 
 
 
 def _icons(
-    source: Source, files: dict[str, bytes], names: Names, splitter: Splitter
+    source: Source, icons: dict, files: dict[str, bytes], names: Names, splitter: Splitter
 ) -> Iterator[tuple[str, Name | str, bytes]]:
     """An Iconify set: `icons.json` holds SVG bodies, `chars.json` codepoints, `metadata.json` categories."""
-    icons = json.loads(files["icons.json"])
     codes, aliases, categories = defaultdict(list), defaultdict(list), defaultdict(set)
     for code, key in json.loads(files.get("chars.json", b"{}")).items():
         codes[key].append(code)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import UnclipError
+from unclip.errors import UnclipError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,14 +35,14 @@ def render(data: bytes, trim: bool, sizes: Sequence[int]) -> Rendered:
 
     trim: a drawing that is lost on a large page is brought close.
     """
-    from PIL import ImageChops
+    import numpy as np
 
     try:
         full = draw(data, max(sizes), trim)
     except (ValueError, OSError) as e:
         return Rendered({}, reason=str(e).splitlines()[0][:80] if isinstance(e, Unusable) else "does not render")
-    darkness = ImageChops.subtract(full.getchannel("A").convert("RGB"), full.convert("RGBa").convert("RGB"))
-    if max(high for _, high in darkness.getextrema()) < FAINTEST:
+    premultiplied = np.asarray(full.convert("RGBa"))
+    if (premultiplied[..., 3:] - premultiplied[..., :3]).max() < FAINTEST:
         return Rendered({}, reason="blank, or white on white")
     pictures = {size: reduce(full, size) for size in sizes}
     smallest = pictures[min(sizes)]
@@ -60,7 +60,7 @@ def draw(data: bytes, size: int, trim: bool = False) -> "Image.Image":
     from PIL import Image
 
     picture = _open(data, size)
-    box = picture.getchannel("A").point(lambda a: 255 * (a > FAINTEST)).getbbox() if trim else None
+    box = picture.getchannel("A").point([255 * (a > FAINTEST) for a in range(256)]).getbbox() if trim else None
     if box and (extent := max(box[2] - box[0], box[3] - box[1])) < SMALL * size:
         zoom = min(FILLED * size / extent, LARGEST_ZOOM)
         near = _open(data, round(size * zoom))

@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ..errors import UnclipError
-from ..files import atomic, write_bytes
+from unclip.errors import UnclipError
+from unclip.files import atomic, write_bytes, writing
 
 IMAGES = ("webp", "jpg", "jpeg", "png")
 TEXTS = ("txt", "json")
@@ -62,19 +62,15 @@ def write(folder: str | Path, samples: Iterable[Sample], per_shard: int = 1000) 
     return index
 
 
-def write_shard(
-    folder: str | Path, index: int, samples: Sequence[Sample], rows: Sequence[dict], **stats: Any
-) -> None:
+def write_shard(folder: str | Path, index: int, samples: Sequence[Sample], rows: Sequence[dict], **stats: Any) -> None:
     """Write one shard. Each of its three files appears whole or not at all, the statistics last.
 
     rows: the parquet table, one row per picture, unusable ones too, as `row` and `failure` make them.
     stats: further entries for `_stats.json`. The files depend on the arguments alone, not on time or machine.
     """
     folder = Path(folder)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UnclipError(f"cannot create the folder {str(folder)!r}: {e.strerror}") from e
     with atomic(folder / f"{index:05d}.tar") as path, tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
             document = json.dumps({"key": sample.key, **sample.meta}, ensure_ascii=False).encode()
@@ -132,11 +128,11 @@ def _write_table(path: Path, rows: Sequence[dict]) -> None:
         pyarrow.parquet.write_table(table, temporary)
 
 
-def table(path: str | Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Some columns of a shard's parquet file, a dict per row."""
+def table(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a shard's parquet file."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(path, columns=list(columns)).to_pylist()
+    return pyarrow.parquet.read_table(path).to_pylist()
 
 
 def _suffix(image: bytes) -> str:
@@ -184,7 +180,7 @@ def _sample(key: str, parts: dict[str, bytes]) -> tuple[Sample | None, str]:
         return None, "bad text"
     if not isinstance(meta, dict) or not isinstance(caption, str):
         return None, "bad text"
-    return Sample(key, image, {**meta, "caption": caption}), ""
+    return Sample(key, image, {**meta, "key": key, "caption": caption}), ""
 
 
 def _whole(image: bytes) -> bool:

@@ -11,11 +11,12 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import UnclipError
+from unclip.errors import UnclipError
+from unclip.files import writing
 
 LARGEST_MEMBER = 64 << 20
 WANTED = (".json", ".svg", ".webp")
@@ -98,6 +99,14 @@ SOURCES = (
 )
 
 
+def named(names: Sequence[str] | None) -> tuple[Source, ...]:
+    """The sources with these names, in their fixed order; all of them for None."""
+    unknown = sorted(set(names or ()) - {source.name for source in SOURCES})
+    if unknown:
+        raise UnclipError(f"no source is called {unknown[0]!r}: choose from {', '.join(s.name for s in SOURCES)}")
+    return tuple(source for source in SOURCES if names is None or source.name in names)
+
+
 def obtain(package: Package, store: Path, given: Path | None = None) -> Path:
     """The archive (or unpacked folder) of `package`: from `given`, from `store`, or downloaded into `store`.
 
@@ -116,7 +125,8 @@ def obtain(package: Package, store: Path, given: Path | None = None) -> Path:
         if package.client == "npm"
         else ["apt-get", "download", "-q", f"{package.name}={package.version}"]
     )
-    store.mkdir(parents=True, exist_ok=True)
+    with writing(store):
+        store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store) as scratch:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
         if done.returncode or not (found := _find(package, Path(scratch))):
@@ -148,7 +158,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    with path.open("rb") as f, tarfile.open(fileobj=_debian_data(path) if path.suffix == ".deb" else f) as tar:
+    with tarfile.open(fileobj=_debian_data(path)) if path.suffix == ".deb" else tarfile.open(path) as tar:
         for member in tar:
             if not member.isreg() or member.size > LARGEST_MEMBER or PurePosixPath(member.name).suffix not in WANTED:
                 continue
