@@ -214,6 +214,14 @@ def test_autocast(batch, shape, variance):
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+def test_a_half_precision_prediction_is_not_rounded_again():
+    y, x = torch.randn(2, 8).bfloat16(), torch.randn(2, 4)
+    est = Denoiser(lambda x, t: y, "v", "learned")(x, COSINE[300])
+    want = COSINE.alpha[300] * x - COSINE.sigma[300] * y.float()[:, :4]
+    torch.testing.assert_close(est.x0, want, rtol=1e-6, atol=1e-6)
+    assert est.frac.dtype == torch.float32
+
+
 def test_refuses_what_it_does_not_know():
     with pytest.raises(UnclipError, match="choose one of eps, x0, v, flow"):
         Denoiser(nn.Identity(), "score")
