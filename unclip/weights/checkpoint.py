@@ -9,6 +9,7 @@ import safetensors
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unclip.errors import UnclipError
 from unclip.files import write_bytes, writing
@@ -86,10 +87,22 @@ def load_into(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     net.load_state_dict({k: v.to(expected[k].dtype) for k, v in tensors.items()}, assign=True)
 
 
+class Unfilled(TorchFunctionMode):
+    """Networks built under it, on the meta device, draw no first values.
+
+    Values drawn there pass through torch's compiler: a second of start-up, for numbers that the file replaces.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (nn.init.normal_, Tensor.mul):
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+
+
 def load_module(folder: str | Path, kind: type[C], build: type[nn.Module]) -> tuple[nn.Module, C]:
     """The network of a folder, in evaluation mode and float32, with its configuration."""
     config = load_config(folder, kind)
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         net = build(config)
     path = Path(folder) / WEIGHTS
     load_into(net, read_tensors(path)[0], str(path))
