@@ -29,9 +29,10 @@ def decode(data: bytes) -> Tensor:
         return torch.from_numpy(np.asarray(image.convert("RGBA")).transpose(2, 0, 1).copy())
 
 
-def compose(rgba: Tensor, ground: Tensor) -> Tensor:
-    """uint8 RGBA [B, 4, H, W] over colours `ground` [B, 3] in 0..255 → float [B, 3, H, W] in [−1, 1]."""
+def compose(rgba: Tensor, ground: Tensor | None = None) -> Tensor:
+    """uint8 RGBA [B, 4, H, W] over colours `ground` [B, 3] in 0..255, by default white → [B, 3, H, W] in [−1, 1]."""
     rgba = rgba.float()
+    ground = rgba.new_full((len(rgba), 3), 255.0) if ground is None else ground
     alpha = rgba[:, 3:] / 255
     return (rgba[:, :3] * alpha + ground[:, :, None, None] * (1 - alpha)) / 127.5 - 1
 
@@ -41,7 +42,7 @@ class Batch:
     index: Tensor  # [B], rows of the corpus
     pictures: Tensor  # [B, 3, S, S] in [−1, 1]
     captions: list[str]
-    concepts: list[str]
+    plain: Tensor  # boolean [B], true where the picture is as stored, on white
 
 
 @dataclass
@@ -104,7 +105,7 @@ class Corpus:
     def view(self, rows: Tensor, rng: random.Random, coloured: float = 0.0) -> Batch:
         """Pictures of the given rows under drawn captions."""
         pictures = self.images[rows.to(self.images.device)]
-        names, ground, lines = list(captions.COLOURS), [], []
+        names, ground, lines, plain = list(captions.COLOURS), [], [], []
         for i, row in enumerate(rows.tolist()):
             meta = self.meta[row]
             ink = rng.choice(names[1:]) if meta.get("mono") and rng.random() < 0.5 else None
@@ -113,9 +114,9 @@ class Corpus:
                 pictures[i, :3] = torch.tensor(captions.COLOURS[ink], dtype=torch.uint8)[:, None, None]
             ground.append(captions.COLOURS[behind or "white"])
             lines.append(captions.draw(meta, rng, behind, ink))
+            plain.append(not ink and not behind)
         colours = torch.tensor(ground, dtype=torch.float32, device=pictures.device)
-        concepts = [self.meta[row].get("concept", self.meta[row]["key"]) for row in rows.tolist()]
-        return Batch(rows, compose(pictures, colours), lines, concepts)
+        return Batch(rows, compose(pictures, colours), lines, torch.tensor(plain, device=pictures.device))
 
 
 def jitter(pictures: Tensor, g: torch.Generator, scale: float = 0.15, turn: float = 0.1) -> Tensor:

@@ -18,7 +18,8 @@ def clip() -> CLIPRecipe:
     """ViT-H/16 at 256 px and a causal text Transformer (appendix C; the paper also trains with SAM, rho = 0.1)."""
     image = TransformerConfig(width=1280, depth=32, heads=16)
     text = TransformerConfig(width=1024, depth=24, heads=16)
-    return CLIPRecipe("clip", CLIPConfig(EMBED, 256, 16, image, text, VOCAB, CONTEXT), data=DataConfig(size=256), keep=1.0)
+    model = CLIPConfig(EMBED, 256, 16, image, text, VOCAB, CONTEXT)
+    return CLIPRecipe("clip", model, data=DataConfig(size=256), keep=1.0)
 
 
 def prior() -> PriorRecipe:

@@ -29,9 +29,10 @@ def prior() -> PriorRecipe:
     return PriorRecipe(
         "prior",
         PriorConfig(transformer=TransformerConfig(width=256, depth=6, heads=4)),
-        TrainConfig(steps=12_000, batch=512, lr=6e-4, weight_decay=0.03, ema=0.9995, save_every=2000, sample_every=2000),
+        TrainConfig(steps=12_000, batch=512, lr=6e-4, weight_decay=0.03, ema=0.9995,
+                    save_every=2000, sample_every=2000),
         EVERYTHING,
-    )
+    )  # fmt: skip
 
 
 def decoder() -> DecoderRecipe:
@@ -39,9 +40,9 @@ def decoder() -> DecoderRecipe:
     return DecoderRecipe(
         "decoder",
         DecoderConfig(
-            text=TransformerConfig(width=160, depth=3, heads=5),
+            text=TransformerConfig(width=160, depth=2, heads=5),
             unet=UNetConfig(
-                out_channels=6, channels=(96, 128, 160, 160), depth=1, attention=(1, 2, 3), context=160, patch=2
+                out_channels=6, channels=(96, 128, 128, 128), depth=1, attention=(1, 2, 3), context=160, patch=2
             ),
         ),
         TrainConfig(steps=20_000, batch=128, lr=8e-4, ema=0.9995, save_every=2000, sample_every=2000),

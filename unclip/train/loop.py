@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -67,7 +65,7 @@ def train(
 
     def save() -> Path:
         settle(losses, stage, config, folder)
-        stage.export(ema.net, out / "model", {"step": str(state.step), "recipe": identity})
+        stage.export(ema.net, out / "model", {"step": str(state.step), "recipe": json.dumps(identity)})
         return state.save(folder, identity)
 
     with Stop() as stop, progress(recipe.name, state.step, config.steps) as bar:
@@ -111,10 +109,12 @@ def train(
     return state.step >= config.steps
 
 
-def fingerprint(recipe: Recipe) -> str:
-    """The settings that make a run what it is; how often it saves and speaks may change as it is resumed."""
-    quiet = replace(recipe.train, steps=0, save_every=0, log_every=0, sample_every=0)
-    return json.dumps(to_dict(replace(recipe, train=quiet)), sort_keys=True)
+def fingerprint(recipe: Recipe) -> dict:
+    """The settings that make a run what it is; its length, and how often it saves and speaks, may change."""
+    settings = json.loads(json.dumps(to_dict(recipe)))
+    for name in ("steps", "save_every", "sample_every", "log_every"):
+        del settings["train"][name]
+    return settings
 
 
 def check(losses: list[tuple[int, Tensor]], stage: Stage, config, folder: Path) -> list[float]:
@@ -124,7 +124,7 @@ def check(losses: list[tuple[int, Tensor]], stage: Stage, config, folder: Path) 
         if not math.isfinite(value):
             keys = ", ".join(stage.corpus.keys(stage.corpus.rows(step, config.batch, config.seed).tolist()))
             good = next(iter(checkpoints(folder)), "none yet")
-            raise UnclipError(f"the loss is {value} at step {step}; batch: {keys}; last good checkpoint: {good}", code=1)
+            raise UnclipError(f"the loss is {value} at step {step}; batch: {keys}; last good: {good}", code=1)
     return values
 
 

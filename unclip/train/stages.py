@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unclip.data import captions
 from unclip.data.degrade import gaussian_blur
-from unclip.data.images import Batch, Corpus, compose, generator, jitter
+from unclip.data.images import Batch, Corpus, compose, jitter
 from unclip.diffusion.draw import Draw
 from unclip.diffusion.guidance import CFG, Clip
 from unclip.diffusion.levels import spread
@@ -22,7 +22,7 @@ from unclip.models.prior import Prior, PriorConfig
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.pictures import grid
-from unclip.train.recipe import DataConfig, Recipe, Stage, TrainConfig
+from unclip.train.recipe import Recipe, Stage
 from unclip.weights.checkpoint import load_module
 
 TOKENIZER = Path("tokenizer") / "tokenizer.json"
@@ -38,6 +38,17 @@ class Encoders:
         self.tokenizer, self.device = Tokenizer.load(model / TOKENIZER), device
         net, self.config = load_module(model / "clip", CLIPConfig, CLIP)
         self.clip = net.to(device)
+        self.table: Tensor | None = None
+
+    @torch.no_grad()
+    def z_i(self, batch: Batch, corpus: Corpus) -> Tensor:
+        """Unit z_i of a batch. Those of plain pictures never change: they are made once, at the first batch."""
+        if self.table is None:
+            self.table = torch.cat([self.clip.encode_image(compose(part)) for part in corpus.images.split(256)])
+        z_i, varied = self.table[batch.index.to(self.device)], ~batch.plain
+        if varied.any():
+            z_i[varied] = self.clip.encode_image(batch.pictures[varied])
+        return z_i
 
     def tokens(self, lines: list[str]) -> Tensor:
         return tokens(self.tokenizer, lines, self.config.context).to(self.device)
@@ -62,10 +73,10 @@ def chance(p: float, n: int, g: torch.Generator, device: torch.device) -> Tensor
 
 
 def held_out(recipe: Recipe, data: Path, split: str, limit: int) -> tuple[Tensor, list[str], list[dict]]:
-    """The first pictures of a split on white, [N, 3, S, S], and their captions; every run sees the same."""
+    """The first pictures of a split on white, [N, 3, S, S], their captions and metas; every run sees the same."""
     corpus = Corpus.load(data, recipe.data.size, split, recipe.data.core, limit)
-    pictures = compose(corpus.images, torch.full((len(corpus), 3), 255.0))
-    return pictures, [captions.canonical(m) if "label" in m else m["caption"] for m in corpus.meta], corpus.meta
+    lines = [captions.canonical(m) if "label" in m else m["caption"] for m in corpus.meta]
+    return compose(corpus.images), lines, corpus.meta
 
 
 # ---- CLIP ----------------------------------------------------------------------------------------------------
@@ -97,7 +108,8 @@ class CLIPStage(Stage):
     def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
         ids = tokens(self.tokenizer, batch.captions, self.recipe.model.context).to(self.device)
         metas = [self.corpus.meta[i] for i in batch.index.tolist()]
-        same = torch.tensor([[describes(b, line, a) for b, line in zip(metas, batch.captions, strict=True)] for a in metas])
+        pairs = list(zip(metas, batch.captions, strict=True))
+        same = torch.tensor([[describes(other, line, meta) for other, line in pairs] for meta in metas])
         pictures = jitter(batch.pictures, g)
         return self.net.loss(pictures, ids, same.to(self.device), self.recipe.keep, g)
 
@@ -150,11 +162,11 @@ class DiffusionStage(Stage):
         return self.denoiser.loss(x0, self.levels[i], self.levels[i - 1], eps, given=given).mean()
 
     @torch.no_grad()
-    def sample(self, net: nn.Module, shape: tuple[int, ...], n: int, steps: int, given: object, cfg: float = 0) -> Tensor:
-        """n samples by DDIM, the same noise at every preview."""
+    def sample(self, net: nn.Module, x0: Tensor, steps: int, given: object, cfg: float = 0) -> Tensor:
+        """DDIM samples of x0's shape, from the same noise at every preview."""
         denoise = self.process.denoiser(net)
         denoise = Clip(CFG(denoise, cfg) if cfg else denoise, *self.bounds)
-        x = Draw(range(n), "preview")(shape).to(self.device)
+        x = Draw(range(len(x0)), "preview").like(x0)
         for x, _ in walk(denoise, x, self.levels.spaced(spread(self.process.T, steps)).down(), ddim(), given=given):
             pass
         return x
@@ -182,8 +194,8 @@ class PriorStage(DiffusionStage):
 
     def target(self, batch: Batch, g: torch.Generator) -> tuple[Tensor, object]:
         ids = self.encoders.tokens(batch.captions)
+        z_i = self.encoders.z_i(batch, self.corpus)
         with torch.no_grad():
-            z_i = self.encoders.clip.encode_image(batch.pictures)
             text, z_t = self.encoders.clip.encode_text(ids)
         drop = chance(self.recipe.drop, len(ids), g, self.device)
         return self.net.scale * z_i, self.net.condition(text, z_t, ids != 0, drop)
@@ -196,12 +208,13 @@ class PriorStage(DiffusionStage):
             ids = self.encoders.tokens(lines)
             text, z_t = self.encoders.clip.encode_text(ids)
             given = net.condition(text, z_t, ids != 0, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
-            z = F.normalize(self.sample(net, (net.config.embed,), len(ids), 16, given), dim=-1)
             z_i = self.encoders.clip.encode_image(pictures.to(self.device))
+            z = F.normalize(self.sample(net, z_i, 16, given), dim=-1)
             right = [(a @ b.T).argmax(1) == torch.arange(len(a), device=a.device)
                      for a, b in zip(z.split(MANY), z_t.split(MANY), strict=True)]  # fmt: skip
-            measures |= {f"{name}_cos_z_i": (z * z_i).sum(1).mean().item(), f"{name}_cos_z_t": (z * z_t).sum(1).mean().item(),
-                         f"{name}_recall": torch.cat(right).float().mean().item()}  # fmt: skip
+            measures[f"{name}_cos_z_i"] = (z * z_i).sum(1).mean().item()
+            measures[f"{name}_cos_z_t"] = (z * z_t).sum(1).mean().item()
+            measures[f"{name}_recall"] = torch.cat(right).float().mean().item()
         return None, measures
 
 
@@ -226,8 +239,7 @@ class DecoderStage(DiffusionStage):
 
     def target(self, batch: Batch, g: torch.Generator) -> tuple[Tensor, object]:
         ids = self.encoders.tokens(batch.captions)
-        with torch.no_grad():
-            z_i = self.encoders.clip.encode_image(batch.pictures)
+        z_i = self.encoders.z_i(batch, self.corpus)
         drop_z, drop_text = (chance(p, len(ids), g, self.device) for p in (self.recipe.drop_z, self.recipe.drop_text))
         return batch.pictures, self.net.condition(z_i, ids, drop_z, drop_text)
 
@@ -238,7 +250,7 @@ class DecoderStage(DiffusionStage):
         ids = self.encoders.tokens(self.lines * 2)
         z_i = self.encoders.clip.encode_image(self.real).repeat(2, 1)
         absent = torch.arange(2 * n, device=self.device) < n
-        made = self.sample(net, tuple(self.real.shape[1:]), n, 12, net.condition(z_i, ids, absent, absent), cfg=2.0)
+        made = self.sample(net, self.real, 12, net.condition(z_i, ids, absent, absent), cfg=2.0)
         rows = [part for pair in zip(self.real.split(8), made.split(8), strict=True) for part in pair]
         return grid(torch.cat(rows)), {"mse": (made - self.real).square().mean().item()}
 
@@ -273,13 +285,15 @@ class UpsamplerStage(DiffusionStage):
     def preview(self, net: nn.Module) -> tuple[Image.Image, dict[str, float]]:
         """Rows: the small picture enlarged, what the upsampler makes of it, the real one."""
         low = net.condition(F.avg_pool2d(self.real, self.factor))
-        made = self.sample(net, tuple(self.real.shape[1:]), len(low), 8, low)
-        error = {"mse": (made - self.real).square().mean().item(), "mse_bicubic": (low - self.real).square().mean().item()}
+        made = self.sample(net, self.real, 8, low)
+        error = {name: (x - self.real).square().mean().item() for name, x in (("mse", made), ("mse_bicubic", low))}
         return grid(torch.cat([low, made, self.real]), columns=len(low)), error
 
 
 def crops(a: Tensor, b: Tensor, size: int, multiple: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
     """The same random crop [size, size] of each pair of pictures, its corner on a multiple of `multiple`."""
     corners = torch.randint(0, (a.shape[2] - size) // multiple + 1, (len(a), 2), generator=g) * multiple
-    cut = [(slice(None), slice(y, y + size), slice(x, x + size)) for y, x in corners.tolist()]
-    return torch.stack([p[c] for p, c in zip(a, cut, strict=True)]), torch.stack([p[c] for p, c in zip(b, cut, strict=True)])
+    both = torch.cat([a, b], dim=1)
+    cut = [p[:, y : y + size, x : x + size] for p, (y, x) in zip(both, corners.tolist(), strict=True)]
+    first, second = torch.stack(cut).split([a.shape[1], b.shape[1]], dim=1)
+    return first, second

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class State:
             **{f"moment.{i}.{k}": v for i, entry in moments.items() for k, v in entry.items()},
         }
 
-    def save(self, folder: Path, recipe: str) -> Path:
+    def save(self, folder: Path, recipe: dict) -> Path:
         """Write FOLDER/step-N: state, then manifest, in a temporary folder that is renamed last; older ones go."""
         final, work = folder / f"step-{self.step:08d}", folder / f".step-{self.step:08d}.{os.getpid()}.tmp"
         with writing(folder):
@@ -65,9 +66,13 @@ class State:
 
         self.net.load_state_dict(part("net."))
         self.ema.net.load_state_dict(part("ema."))
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in part("moment.").items():
             index, name = key.split(".")
+            like = parameters[int(index)]
+            if value.shape == like.shape:  # fused AdamW pairs memory, not indices: take the parameter's layout
+                value = torch.empty_like(like, memory_format=torch.preserve_format).copy_(value)
             moments.setdefault(int(index), {})[name] = value
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
@@ -84,8 +89,19 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def newest_good(folder: Path, recipe: str, warn) -> Path | None:
-    """The newest checkpoint whose manifest and checksum hold; `warn(line)` is told of each that is passed over."""
+def flat(settings: dict, path: str = "") -> dict[str, object]:
+    """{"train": {"lr": 1}} → {"train.lr": 1}"""
+    out: dict[str, object] = {}
+    for name, value in settings.items():
+        out |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
+    return out
+
+
+def newest_good(folder: Path, recipe: dict, warn: Callable[[str], object]) -> Path | None:
+    """The newest checkpoint whose manifest and checksum hold; `warn(line)` is told of each that is passed over.
+
+    Raises UnclipError when it was made under other settings.
+    """
     for checkpoint in checkpoints(folder):
         try:
             manifest = json.loads((checkpoint / MANIFEST).read_text())
@@ -95,7 +111,9 @@ def newest_good(folder: Path, recipe: str, warn) -> Path | None:
         if not good:
             warn(f"{checkpoint} is damaged and is passed over")
             continue
-        if manifest["recipe"] != recipe:
-            raise UnclipError(f"{str(folder)!r} was trained with {manifest['recipe']}; now asked: {recipe}. Use another --out")
+        was, now = flat(manifest["recipe"]), flat(recipe)
+        other = [f"{k} was {was.get(k)!r}, now is {now.get(k)!r}" for k in {**was, **now} if was.get(k) != now.get(k)]
+        if other:
+            raise UnclipError(f"{str(folder)!r} is a run of other settings: {'; '.join(other)}; choose another --out")
         return checkpoint
     return None

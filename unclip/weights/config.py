@@ -1,9 +1,10 @@
 """Configuration dataclasses to and from JSON, strictly: an unknown name or a wrong type is an error with its path."""
 
 import difflib
+import json
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unclip.errors import UnclipError
@@ -32,7 +33,7 @@ def from_dict(kind: type[T], data: Any, path: str = "") -> T:
     hints = get_type_hints(kind)
     for name in data:
         if name not in hints:
-            raise unknown(str(name), list(hints), f"setting {path}{'.' if path else ''}".rstrip(".") or "setting")
+            raise unknown(str(name), list(hints), f"setting of {path}" if path else "setting")
     return kind(**{k: convert(hints[k], v, f"{path}.{k}" if path else k) for k, v in data.items()})
 
 
@@ -58,26 +59,22 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     raise UnclipError(f"{path} is {value!r}; it must be {wanted}")
 
 
-def override(config: T, name: str, text: str) -> T:
+def override(config: T, name: str, text: str, path: str = "") -> T:
     """`config` with the field at dotted `name` set to `text` read as its type, as in --set train.batch=64."""
     head, _, rest = name.partition(".")
-    hints = get_type_hints(type(config))
+    path, hints = f"{path}.{head}".lstrip("."), get_type_hints(type(config))
     if head not in hints:
         raise unknown(head, list(hints), "setting")
-    old = getattr(config, head)
-    if rest:
-        if not is_dataclass(old):
-            raise UnclipError(f"{head!r} has no setting {rest!r}: it is {old!r}")
-        new = override(old, rest, text)
-    else:
-        new = convert(hints[head], parse(hints[head], text), name)
-    return type(config)(**{f.name: new if f.name == head else getattr(config, f.name) for f in fields(config)})  # type: ignore[arg-type]
+    if not rest:
+        return replace(config, **{head: convert(hints[head], parse(hints[head], text), path)})  # type: ignore[type-var]
+    inner = getattr(config, head)
+    if not is_dataclass(inner):
+        raise UnclipError(f"{path} has no setting {rest!r}: it is {inner!r}")
+    return replace(config, **{head: override(inner, rest, text, path)})  # type: ignore[type-var]
 
 
 def parse(hint: Any, text: str) -> Any:
     """Text → a value of JSON's kinds; words that are not JSON stay text."""
-    import json
-
     if hint is str or get_origin(hint) is Literal:
         return text
     try:

@@ -1,0 +1,65 @@
+"""A corpus of a few dozen 16 px pictures, and recipes that learn it in seconds."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unclip.data import shards
+from unclip.models.clip import CLIPConfig
+from unclip.models.decoder import DecoderConfig
+from unclip.models.prior import PriorConfig
+from unclip.models.upsampler import UpsamplerConfig
+from unclip.nn.transformer import TransformerConfig
+from unclip.nn.unet import UNetConfig
+from unclip.recipes import mini
+from unclip.train.recipe import DataConfig, TrainConfig
+from unclip.train.stages import CLIPRecipe, DecoderRecipe, PriorRecipe, UpsamplerRecipe
+
+COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 80, 220), "black": (0, 0, 0)}
+STYLES = ("square", "bar", "dot")
+
+
+def picture(colour: str, style: str, size: int) -> bytes:
+    image = Image.new("RGBA", (size, size), (0, 0, 0, 0))
+    box = {"square": (2, 2, 14, 14), "bar": (0, 6, 16, 10), "dot": (6, 6, 10, 10)}[style]
+    image.paste((*COLOURS[colour], 255), tuple(v * size // 16 for v in box))
+    out = io.BytesIO()
+    image.save(out, "WEBP", lossless=True)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    for size in (16, 64):
+        samples = []
+        for i in range(36):
+            colour, style = list(COLOURS)[i % 4], STYLES[i % 3]
+            meta = {"key": f"{i:05d}", "label": colour, "label_zh": None, "keywords": ["flat", "plain"], "style": style,
+                    "source": "test", "licence": "CC0-1.0", "concept": colour, "tone": False, "flag": False,
+                    "mono": False, "core": True, "weight": 1.0, "caption": f"{colour}, {style}"}  # fmt: skip
+            samples.append(shards.Sample(meta["key"], picture(colour, style, size), meta))
+        for split, part in (("train", samples), ("val", samples[:6]), ("compose", samples[6:12])):
+            shards.write(folder / str(size) / split, part, 16)
+    return folder
+
+
+TOWER = TransformerConfig(16, 1, 2)
+QUICK = TrainConfig(steps=8, batch=4, lr=3e-3, warmup=2, save_every=3, sample_every=4, log_every=2, precision="fp32")
+SMALL = DataConfig(size=16, coloured=0.3)
+NET = UNetConfig(3, 6, (8, 16), 1, (1,), 8, context=16, patch=2, dropout=0.1)
+
+
+@pytest.fixture
+def recipes() -> dict:
+    """One of each stage: tiny, with dropout, so that every kind of randomness is in play."""
+    upsampler = UpsamplerConfig(16, 64, True, UNetConfig(6, 3, (8, 8), 1, (), patch=2))
+    decoder = DecoderConfig(16, 16, 400, 16, 4, TOWER, NET, mini.decoder().model.diffusion)
+    return {
+        "clip": CLIPRecipe("clip", CLIPConfig(16, 16, 4, TOWER, TOWER, 400, 16), QUICK, SMALL),
+        "prior": PriorRecipe("prior", PriorConfig(16, 16, 16, TransformerConfig(16, 1, 2, 0.1)), QUICK, SMALL),
+        "decoder": DecoderRecipe("decoder", decoder, QUICK, SMALL),
+        "upsampler": UpsamplerRecipe("upsampler_64", upsampler, QUICK, DataConfig(size=64)),
+    }
