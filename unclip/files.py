@@ -1,6 +1,7 @@
 """Files are written whole or not at all: temporary name, flush, rename, mode 0644."""
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -66,3 +67,12 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def write_json(path: str | Path, data: Any) -> None:
     write_bytes(path, json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def sha256(path: str | Path) -> str:
+    """The file's sha256 in hex; a gigabyte takes about a second."""
+    try:
+        with open(path, "rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise UnclipError(f"cannot read {str(path)!r}: {e.strerror or e}") from e

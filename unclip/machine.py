@@ -5,11 +5,24 @@ import sys
 
 import torch
 
+from unclip.errors import UnclipError
+
 
 def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")  # mps lacks float64, which the schedules are kept in
+
+
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name, the best one for None. Raises UnclipError when it cannot be used here."""
+    try:
+        device = torch.device(name or best_device())
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as e:
+        reason, usable = str(e).splitlines()[0], "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise UnclipError(f"device {str(name)!r} cannot be used here: {reason}; usable: {usable}") from e
+    return device
 
 
 def native_bfloat16(device: torch.device) -> bool:

@@ -7,96 +7,49 @@ decoder draws a picture that has this embedding, the upsampler enlarges it. All 
 a `Levels` table, a network as `Denoiser`, guidance around it, a sampler's step.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from unclip.diffusion.denoiser import Denoise
 from unclip.diffusion.draw import Draw
 from unclip.diffusion.guidance import CFG, Clip
 from unclip.diffusion.levels import spread
 from unclip.diffusion.process import Process
-from unclip.diffusion.samplers import Step, ddim, ddpm, dpmpp_2m, walk
+from unclip.diffusion.samplers import Randn, Step, ddim, ddpm, dpmpp_2m, walk
 from unclip.errors import UnclipError
-from unclip.machine import best_device, keep_buffers
+from unclip.machine import keep_buffers, pick_device
 from unclip.models.clip import CLIP, CLIPConfig
 from unclip.models.decoder import Decoder, DecoderConfig
 from unclip.models.prior import Prior, PriorConfig
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.pictures import to_pil
+from unclip.settings import Callback, Generated, Reporter, Request, Settings
 from unclip.weights import hub
 from unclip.weights.checkpoint import load_module, read_json, save_module
-from unclip.weights.config import from_dict, unknown
 
-SAMPLERS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "ddpm": ddpm}
+STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "ddpm": ddpm}  # a name in Settings → its step
 PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "decoder": (DecoderConfig, Decoder),
          "upsampler_256": (UpsamplerConfig, Upsampler)}  # fmt: skip
 TOKENIZER = Path("tokenizer") / "tokenizer.json"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How pictures are sampled. Steps are network calls of each stage; a guidance of 1 is none."""
-
-    size: int = 256
-    steps: int = 25
-    guidance: float = 3.0
-    prior_steps: int = 25
-    prior_guidance: float = 2.0
-    upsampler_steps: int = 8
-    best_of: int = 2  # candidates for z_i; the one nearest to z_t is decoded (section 2.2)
-    sampler: str = "ddim"
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "prior_steps", "upsampler_steps"):
-            if not 1 <= getattr(self, name) <= 1000:
-                raise UnclipError(f"{name} is {getattr(self, name)}; it must be from 1 to 1000")
-        for name in ("guidance", "prior_guidance"):
-            if not 0 <= getattr(self, name) <= 100:
-                raise UnclipError(f"{name} is {getattr(self, name)}; it must be from 0 to 100")
-        if not 1 <= self.best_of <= 64:
-            raise UnclipError(f"best_of is {self.best_of}; it must be from 1 to 64")
-        if self.sampler not in SAMPLERS:
-            raise UnclipError(f"no sampler is called {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback is told after each step: picture number `image`, and the estimate of it so far."""
-
-    stage: str
-    image: int
-    step: int
-    steps: int
-    estimate: Tensor  # x0: [C, H, W] in [−1, 1], or [D] for the prior
-
-
-@dataclass
-class Generated:
-    """Pictures (PIL), the seed and prompt of each, their embeddings z_i [N, D], and the settings used."""
-
-    images: list[Any] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
-    prompts: list[str] = field(default_factory=list)
-    embeddings: Tensor = field(default_factory=lambda: torch.empty(0))
-    params: dict[str, Any] = field(default_factory=dict)
 
 
 class UnCLIP:
     """The whole system. `UnCLIP.from_pretrained("mini").generate("a red fox").images[0]`"""
 
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
-                 name: str = "unnamed"):  # fmt: skip
-        spaces = {"clip": clip.config.embed, "prior": prior.config.embed, "decoder": decoder.config.embed}
-        if len(set(spaces.values())) > 1:
-            raise UnclipError(f"these parts have different embedding spaces: {spaces}; use parts trained on one CLIP")
-        self.tokenizer, self.name = tokenizer, name
+                 name: str = "unnamed", digest: str = ""):  # fmt: skip
+        check_fit(tokenizer, clip, prior, decoder, upsampler)
+        self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.clip, self.prior, self.decoder, self.upsampler = clip, prior, decoder, upsampler
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
@@ -118,8 +71,7 @@ class UnCLIP:
         denoise = Clip(CFG(process.denoiser(self.prior), s.prior_guidance), -5, 5)
         noises = Several(draw, s.best_of)
         x = noises((self.prior.config.embed,)).to(self.device)
-        for x in self.sampled(denoise, x, process, s.prior_steps, ddpm, noises.like, tell, given):
-            pass
+        x = self.sample(denoise, x, process, s.prior_steps, ddpm, noises.like, tell, given)
         candidates = F.normalize(x, dim=-1).unflatten(0, (-1, s.best_of))
         best = (candidates @ z_t[1]).argmax(dim=1)
         return candidates[torch.arange(len(best)), best]
@@ -135,9 +87,7 @@ class UnCLIP:
         process = self.decoder.config.diffusion
         denoise = Clip(CFG(process.denoiser(self.decoder), s.guidance))
         x = draw((3, self.decoder.config.size, self.decoder.config.size)).to(self.device)
-        for x in self.sampled(denoise, x, process, s.steps, SAMPLERS[s.sampler], draw.like, tell, given):
-            pass
-        return x
+        return self.sample(denoise, x, process, s.steps, STEPS[s.sampler], draw.like, tell, given)
 
     def upsample(self, low: Tensor, draw: Draw, s: Settings, tell: "Tell") -> Tensor:
         """pictures [B, 3, 64, 64] → [B, 3, 256, 256], both in [−1, 1]."""
@@ -145,62 +95,80 @@ class UnCLIP:
         process, given = self.upsampler.config.diffusion, self.upsampler.condition(low)
         denoise = Clip(process.denoiser(self.upsampler))
         x = draw(given.shape[1:]).to(self.device)
-        for x in self.sampled(denoise, x, process, s.upsampler_steps, ddim(), draw.like, tell, given):
-            pass
-        return x
+        return self.sample(denoise, x, process, s.upsampler_steps, ddim(), draw.like, tell, given)
 
-    def sampled(self, denoise, x: Tensor, process: Process, steps: int, step: Step, randn, tell: "Tell",
-                given: object) -> Iterator[Tensor]:  # fmt: skip
-        """Walk from noise to data in `steps` evenly spread steps."""
+    def sample(self, denoise: Denoise, x: Tensor, process: Process, steps: int, step: Step, randn: Randn, tell: "Tell",
+               given: object) -> Tensor:  # fmt: skip
+        """Walk from noise x to data in `steps` evenly spread steps."""
         levels = process.levels().spaced(spread(process.T, steps))
         if x.ndim == 4:
             x = x.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             for i, (x, estimate) in enumerate(walk(denoise, x, levels.down(), step, randn, given=given), 1):
                 tell(i, steps, estimate.x0)
-                yield x
+        return x
 
-    @torch.inference_mode()
     def generate(
         self,
         prompt: str | Sequence[str],
         n: int = 1,
         seed: int = 0,
         *,
-        negative_prompt: str = "",
-        callback: Callable[[Progress], None] | None = None,
+        negative_prompt: str | None = None,
+        callback: Callback | None = None,
         progress: bool = True,
         **settings: Any,
     ) -> Generated:
         """Draw `n` pictures of each prompt; picture i of the call uses seed + i, and depends on nothing else.
 
         settings: fields of `Settings`; diffusers' names are understood. callback: called after every step.
-        Raises UnclipError for an empty prompt and for values out of range.
+        Raises UnclipError for an empty prompt and for values out of range; warns of a prompt that is too long.
         """
-        s, n, seeds, callback = options(settings, n, seed, callback)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        jobs = [p for p in prompts for _ in range(n)]
-        for p in prompts:
-            if not p.strip():
-                raise UnclipError("the prompt is empty; say what the picture should show")
-        if s.size not in self.sizes:
-            raise UnclipError(f"size is {s.size}; these weights draw {' or '.join(map(str, self.sizes))}")
-        seeds = seeds or [seed + i for i in range(len(jobs))]
-        if len(seeds) != len(jobs) or not all(0 <= v < 2**63 for v in seeds):
-            raise UnclipError(f"seeds {seeds[0]}…{seeds[-1]}: {len(jobs)} numbers from 0 to 2^63 − 1 are needed")
-        out, embeddings = Generated(seeds=seeds, prompts=jobs, params=asdict(s) | {"negative_prompt": negative_prompt}), []
-        stages = {"prior": s.prior_steps, "decoder": s.steps} | ({"upsampler": s.upsampler_steps} if s.size > 64 else {})
-        with Reporter(callback, progress, len(jobs) * sum(stages.values())) as report:
-            for i, (job, number) in enumerate(zip(jobs, seeds, strict=True)):  # one by one: see `Draw`
-                tell, draw = (partial(report, i, stage) for stage in stages), partial(Draw, [number])
-                z_i = self.sample_prior(job, negative_prompt, draw("prior"), s, next(tell))
-                x = self.decode(z_i, job, negative_prompt, draw("decoder"), s, next(tell))
-                if s.size > x.shape[-1]:
+        request = self.fit(Request.of(prompt, n, seed, negative_prompt, callback, settings))
+        for text in dict.fromkeys([*request.prompts, request.negative]):
+            if unseen := self.cut(text):
+                warnings.warn(f"the prompt is too long for these weights; left out: {unseen!r}", stacklevel=2)
+        images, embeddings = zip(*self.draw(request, progress), strict=True)
+        return Generated(list(images), request.seeds, request.prompts, torch.stack(embeddings), request.params)
+
+    def fit(self, request: Request) -> Request:
+        """The request with its size settled, which these weights must be able to draw."""
+        size = request.settings.size or self.sizes[-1]
+        if size not in self.sizes:
+            raise UnclipError(f"size is {size}; these weights draw {' or '.join(map(str, self.sizes))}")
+        return replace(request, settings=replace(request.settings, size=size))
+
+    @torch.inference_mode()
+    def draw(self, request: Request, progress: bool = True) -> Iterator[tuple[Image.Image, Tensor]]:
+        """Each picture of a fitted request as soon as it is done, with its z_i [D]."""
+        s, enlarge = request.settings, request.settings.size != self.decoder.config.size
+        stages = {"prior": s.prior_steps, "decoder": s.steps} | ({"upsampler": s.upsampler_steps} if enlarge else {})
+        with Reporter(request.callback, progress, len(request.seeds), sum(stages.values())) as report:
+            # One by one: sums in a batch of another size may round differently, and a picture is its seed's alone.
+            for i, (prompt, seed) in enumerate(zip(request.prompts, request.seeds, strict=True)):
+                tell, draw = (partial(report, i, stage) for stage in stages), partial(Draw, [seed])
+                z_i = self.sample_prior(prompt, request.negative, draw("prior"), s, next(tell))
+                x = self.decode(z_i, prompt, request.negative, draw("decoder"), s, next(tell))
+                if enlarge:
                     x = self.upsample(x, draw("upsampler"), s, next(tell))
-                out.images += to_pil(x)
-                embeddings.append(z_i.float().cpu())
-        out.embeddings = torch.cat(embeddings)
-        return out
+                yield to_pil(x)[0], z_i[0].float().cpu()
+
+    def record(self, request: Request, i: int) -> dict[str, Any]:
+        """All that is needed to draw picture `i` of a fitted request again, as `metadata.encode` writes it."""
+        return {
+            "prompt": request.prompts[i],
+            "negative_prompt": request.negative,
+            "seed": request.seeds[i],
+            "settings": asdict(request.settings),
+            "model": {"name": self.name, "digest": self.digest},
+            "device": self.device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "torch": str(torch.__version__),
+        }
+
+    def cut(self, text: str) -> str:
+        """The tail of a caption that is too long for these networks to see; '' if all is seen."""
+        return self.tokenizer.cut(text, min(self.clip.config.context, self.decoder.config.context))
 
     # ---- weights ---------------------------------------------------------------------------------------------
 
@@ -220,18 +188,21 @@ class UnCLIP:
     ) -> "UnCLIP":
         """Load shipped weights by name, a folder, or a repository of the hub ("org/name").
 
-        dtype: bfloat16 computes in it (the weights stay float32). Files are memory-mapped and never executed.
+        dtype: bfloat16 computes in it (the weights stay float32). Files are checked against the sha256 noted when they
+        were written, and never executed.
         """
         keep_buffers()
         folder = hub.locate(source, revision, local_files_only)
-        index = read_json(folder / hub.INDEX)
-        parts = {n: load_module(folder / n, *kinds)[0] for n, kinds in PARTS.items() if n in index.get("parts", ())}
+        index = hub.check_index(read_json(folder / hub.INDEX), folder)
         for name in ("clip", "prior", "decoder"):
-            if name not in parts:
+            if name not in index["parts"]:
                 raise UnclipError(f"{str(folder)!r} lacks the part {name!r}; train it: unclip train mini.{name}")
+        names = [name for name in PARTS if name in index["parts"]]
+        digest = hub.verify(folder, index, [*names, TOKENIZER.parent.name])
+        parts: dict[str, Any] = {name: load_module(folder / name, *PARTS[name])[0] for name in names}
         system = cls(Tokenizer.load(folder / TOKENIZER), parts["clip"], parts["prior"], parts["decoder"],
-                     parts.get("upsampler_256"), name=index.get("name", folder.name))  # fmt: skip
-        return system.to(device or best_device(), dtype)
+                     parts.get("upsampler_256"), index["name"], digest)  # fmt: skip
+        return system.to(pick_device(device), dtype)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> Path:
         """Write a folder that `from_pretrained` reads: model_index.json, tokenizer/, and a folder for each network."""
@@ -259,16 +230,13 @@ class UnCLIP:
             net.to(self.device)
         for net in (self.decoder, self.upsampler):
             if net is not None:
-                net.to(memory_format=torch.channels_last)
+                net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self
 
 
 # ---- around the system ---------------------------------------------------------------------------------------
 
 Tell = Callable[[int, int, Tensor], None]  # step, steps, estimate of x0 [B, ...]
-DIFFUSERS = {"num_inference_steps": "steps", "guidance_scale": "guidance", "decoder_num_inference_steps": "steps",
-             "decoder_guidance_scale": "guidance", "prior_num_inference_steps": "prior_steps",
-             "prior_guidance_scale": "prior_guidance", "super_res_num_inference_steps": "upsampler_steps"}  # fmt: skip
 
 
 class Several:
@@ -284,45 +252,19 @@ class Several:
         return self(x.shape[1:]).to(x)
 
 
-def options(settings: dict[str, Any], n: int, seed: int, callback):
-    """Settings from keywords, diffusers' names included → (Settings, n, seeds or None, callback)."""
-    known, seeds = {f.name for f in fields(Settings)}, None
-    settings = {DIFFUSERS.get(k, k): v for k, v in settings.items()}
-    n = settings.pop("num_images_per_prompt", n)
-    generator = settings.pop("generator", None)
-    if generator is not None:
-        generators = generator if isinstance(generator, (list, tuple)) else [generator]
-        seeds = [g.initial_seed() for g in generators]
-        seeds = seeds if len(seeds) > 1 else [seeds[0] + i for i in range(n)]
-    if "callback_on_step_end" in settings:
-        inner = settings.pop("callback_on_step_end")
-        callback = callback or (lambda p: inner(None, p.step - 1, p.steps - p.step, {"latents": p.estimate}))
-    for name in settings:
-        if name not in known:
-            raise unknown(name, [*known, *DIFFUSERS], "setting")
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= 10_000:
-        raise UnclipError(f"n is {n!r}; it must be a whole number from 1 to 10000")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise UnclipError(f"seed is {seed!r}; it must be a whole number from 0 to 2^63 − 1")
-    return from_dict(Settings, settings), n, seeds, callback
-
-
-class Reporter:
-    """Tells the callback and the progress bar of every step."""
-
-    def __init__(self, callback: Callable[[Progress], None] | None, progress: bool, total: int):
-        from tqdm import tqdm
-
-        self.callback, self.bar = callback, tqdm(total=total, disable=not progress, unit="step", leave=False)
-
-    def __enter__(self) -> "Reporter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def __call__(self, image: int, stage: str, step: int, steps: int, estimate: Tensor) -> None:
-        self.bar.set_description_str(stage, refresh=False)
-        self.bar.update()
-        if self.callback:
-            self.callback(Progress(stage, image, step, steps, estimate[0]))
+def check_fit(tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None) -> None:
+    """Parts that were not trained together would draw noise without a word."""
+    c, p, d = clip.config, prior.config, decoder.config
+    agree = {
+        "embedding spaces": {"clip": c.embed, "prior": p.embed, "decoder": d.embed},
+        "widths of encoded text": {"clip": c.text.width, "prior": p.text},
+        "caption lengths": {"clip": c.context, "prior": p.context},
+        "vocabularies": {"clip": c.vocab, "decoder": d.vocab},
+        "end tokens": {"tokenizer": tokenizer.end, "clip": c.end},
+        "small pictures": {"decoder": d.size} | ({"upsampler": upsampler.config.low} if upsampler else {}),
+    }
+    for what, values in agree.items():
+        if len(set(values.values())) > 1:
+            raise UnclipError(f"these parts have different {what}: {values}; use parts trained on one CLIP")
+    if tokenizer.vocab_size > c.vocab:
+        raise UnclipError(f"the tokenizer has {tokenizer.vocab_size} entries, but CLIP knows {c.vocab}; use CLIP's own")

@@ -94,9 +94,10 @@ class Unfilled(TorchFunctionMode):
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func in (nn.init.normal_, Tensor.mul):
             return args[0] if args else kwargs["tensor"]
-        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
 def load_module(folder: str | Path, kind: type[C], build: type[nn.Module]) -> tuple[nn.Module, C]:

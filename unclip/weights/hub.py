@@ -1,11 +1,14 @@
 """Where weights are: shipped with the package, in a folder, or in a repository of the Hugging Face hub."""
 
+import difflib
+import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from unclip.errors import UnclipError
-from unclip.files import write_json
+from unclip.files import sha256, write_json
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "weights"
 INDEX = "model_index.json"
@@ -18,9 +21,36 @@ def shipped() -> list[str]:
 
 
 def write_index(folder: Path, name: str) -> None:
-    """model_index.json: what the folder holds, so that a reader need not guess."""
+    """model_index.json: what the folder holds and the sha256 of every file, so that a reader need not guess."""
     parts = sorted(p.parent.name for p in folder.glob("*/config.json"))
-    write_json(folder / INDEX, {"name": name, "library": "unclip", "parts": parts})
+    sums = {p.relative_to(folder).as_posix(): sha256(p) for p in files(folder, [*parts, "tokenizer"])}
+    write_json(folder / INDEX, {"name": name, "library": "unclip", "parts": parts, "sha256": sums})
+
+
+def files(folder: Path, parts: Iterable[str]) -> list[Path]:
+    """The files that make up `parts`, in one order everywhere."""
+    found = (path for part in sorted(parts) for path in sorted((folder / part).glob("*")))
+    return [path for path in found if path.suffix in (".json", ".safetensors")]
+
+
+def check_index(index: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The index of a folder of ours, with the fields that a reader relies on; older ones note no sha256."""
+    index = {"name": folder.name, "sha256": {}, **index}
+    kinds = {"name": str, "parts": list, "sha256": dict}
+    if index.get("library") != "unclip" or not all(isinstance(index.get(k), kind) for k, kind in kinds.items()):
+        raise UnclipError(f"{str(folder / INDEX)!r} is no index of unclip's; name a folder that unclip saved")
+    return index
+
+
+def verify(folder: Path, index: dict[str, Any], parts: Iterable[str]) -> str:
+    """Compare the files of `parts` with the sha256 that the index notes; 10 hex digits that stand for them all."""
+    total = hashlib.sha256()
+    for path in files(folder, parts):
+        name, found = path.relative_to(folder).as_posix(), sha256(path)
+        if index["sha256"].get(name, found) != found:
+            raise UnclipError(f"{str(path)!r} is damaged: it is not what was written; fetch or train it again")
+        total.update(f"{found}  {name}\n".encode())
+    return total.hexdigest()[:10]
 
 
 def locate(source: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
@@ -37,18 +67,18 @@ def locate(source: str | Path, revision: str | None = None, local_files_only: bo
         return folder
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         kind = "is a file, not a folder of weights" if folder.is_file() else "is neither shipped nor a folder"
-        raise UnclipError(f"weights {name!r}: {kind}; shipped: {', '.join(shipped()) or 'none'}")
+        near = difflib.get_close_matches(name, shipped(), 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"shipped: {', '.join(shipped()) or 'none'}"
+        raise UnclipError(f"weights {name!r}: {kind}; {hint}")
 
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
-            name, revision=revision, allow_patterns=PATTERNS, local_files_only=local_files_only
-        )
+        found = snapshot_download(name, revision=revision, allow_patterns=PATTERNS, local_files_only=local_files_only)
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as e:
         reason = str(e).splitlines()[0]
-        raise UnclipError(f"weights {name!r} could not be had from the hub: {reason}", code=1) from e
+        raise UnclipError(f"weights {name!r}: no such folder, and not to be had from the hub: {reason}", code=1) from e
     return locate(found)
 
 

@@ -1,0 +1,157 @@
+"""What may be asked of the pipeline, checked before anything is loaded, and what it tells and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from unclip.errors import UnclipError
+from unclip.weights.config import from_dict, unknown
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+SAMPLERS = ("ddim", "dpmpp_2m", "ddpm")
+DIFFUSERS = {"num_inference_steps": "steps", "guidance_scale": "guidance", "decoder_num_inference_steps": "steps",
+             "decoder_guidance_scale": "guidance", "prior_num_inference_steps": "prior_steps",
+             "prior_guidance_scale": "prior_guidance", "super_res_num_inference_steps": "upsampler_steps"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are sampled. Steps are network calls of each stage; a guidance of 1 is none."""
+
+    size: int | None = None  # pixels a side; None is the largest that the weights draw
+    steps: int = 25
+    guidance: float = 3.0
+    prior_steps: int = 25
+    prior_guidance: float = 2.0
+    upsampler_steps: int = 8
+    best_of: int = 2  # candidates for z_i; the one nearest to z_t is decoded (section 2.2)
+    sampler: str = "ddim"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("steps", 1, 1000), ("prior_steps", 1, 1000), ("upsampler_steps", 1, 1000), ("best_of", 1, 64),
+            ("guidance", 0, 100), ("prior_guidance", 0, 100),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise UnclipError(f"{name} is {getattr(self, name)}; it must be from {low} to {high}")
+        if self.sampler not in SAMPLERS:
+            raise unknown(self.sampler, list(SAMPLERS), "sampler")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback is told after each step: picture number `image`, and the estimate of it so far."""
+
+    stage: str
+    image: int
+    step: int
+    steps: int
+    estimate: Tensor  # x0: [C, H, W] in [−1, 1], or [D] for the prior
+
+
+Callback = Callable[[Progress], object]
+
+
+@dataclass
+class Generated:
+    """Pictures, the seed and prompt of each, their embeddings z_i [N, D], and the settings used."""
+
+    images: list[Image.Image]
+    seeds: list[int]
+    prompts: list[str]
+    embeddings: Tensor
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of `generate`, checked: picture i shows `prompts[i]` and is drawn from `seeds[i]`."""
+
+    prompts: list[str]
+    seeds: list[int]
+    negative: str = ""
+    settings: Settings = field(default_factory=Settings)
+    callback: Callback | None = None
+
+    @classmethod
+    def of(
+        cls,
+        prompt: str | Sequence[str],
+        n: int = 1,
+        seed: int = 0,
+        negative: str | None = None,
+        callback: Callback | None = None,
+        keywords: dict[str, Any] | None = None,
+    ) -> Request:
+        """`n` pictures of each prompt from seed, seed + 1, …; keywords: fields of `Settings`, or diffusers' names."""
+        given = {DIFFUSERS.get(k, k): v for k, v in (keywords or {}).items()}
+        n, generator = given.pop("num_images_per_prompt", n), given.pop("generator", None)
+        if after := given.pop("callback_on_step_end", None):
+            callback = callback or (lambda p: after(None, p.step - 1, p.steps - p.step, {"latents": p.estimate}))
+        known = [f.name for f in fields(Settings)]
+        for name in given:
+            if name not in known:
+                raise unknown(name, [*known, *DIFFUSERS, "generator", "num_images_per_prompt"], "setting")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        for text in [*prompts, negative or ""]:
+            check_text(text)
+        if not prompts or not all(text.strip() for text in prompts):
+            raise UnclipError("the prompt is empty; say what the picture should show")
+        check_whole("n", n, 1, 10_000)
+        count = n * len(prompts)
+        if generator is None:
+            check_whole("seed", seed, 0, 2**63 - count)
+            seeds = [seed + i for i in range(count)]
+        else:
+            seeds = [g.initial_seed() for g in (generator if isinstance(generator, (list, tuple)) else [generator])]
+            seeds = [seeds[0] + i for i in range(count)] if len(seeds) == 1 else seeds
+        if len(seeds) != count:
+            raise UnclipError(f"{len(seeds)} generators for {count} pictures; give one, or one for each")
+        jobs = [text for text in prompts for _ in range(n)]
+        return cls(jobs, seeds, (negative or "").strip(), from_dict(Settings, given), callback)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return asdict(self.settings) | {"negative_prompt": self.negative}
+
+
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UnclipError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
+
+
+def check_text(text: Any) -> None:
+    if not isinstance(text, str):
+        raise UnclipError(f"the prompt is {text!r}; it must be text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise UnclipError(f"the prompt is no valid Unicode text at character {e.start}; write it in UTF-8") from e
+
+
+class Reporter:
+    """Tells the callback and the progress bar, on stderr, of every step."""
+
+    def __init__(self, callback: Callback | None, progress: bool, images: int, steps: int):
+        from tqdm import tqdm
+
+        self.callback, self.images = callback, images
+        self.bar = tqdm(total=images * steps, disable=not progress, unit="step", leave=False)
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def __call__(self, image: int, stage: str, step: int, steps: int, estimate: Tensor) -> None:
+        which = f"{image + 1}/{self.images} " if self.images > 1 else ""
+        self.bar.set_description_str(which + stage, refresh=False)
+        self.bar.update()
+        if self.callback:
+            self.callback(Progress(stage, image, step, steps, estimate[0]))
