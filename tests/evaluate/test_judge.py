@@ -7,6 +7,7 @@ from PIL import Image
 from unclip.errors import UnclipError
 from unclip.evaluate import judge as module
 from unclip.evaluate.judge import Judge, locate, tensor
+from unclip.files import sha256
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,6 @@ def test_a_tokenizer_of_other_weights_is_refused(weights):
 
 def test_the_space_is_named_with_the_hash_of_the_weights(weights):
     judge = Judge.load(None, weights)
-    assert judge.sha256 == module.digest(weights / "judge" / "model.safetensors")
+    assert judge.sha256 == sha256(weights / "judge" / "model.safetensors")
     assert "before projection, 16 numbers" in judge.space
     assert judge.sha256[:12] in judge.space

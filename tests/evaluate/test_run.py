@@ -32,7 +32,7 @@ def test_the_command_from_end_to_end(corpus, weights, tmp_path, capsys):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["settings"] == {"size": 16, "steps": 1, "guidance": 3.0, "prior_steps": 1, "prior_guidance": 2.0,
                                    "best_of": 1, "sampler": "ddim"}  # fmt: skip
-    assert set(results["weights"]["sha256"]) == {"clip", "prior", "decoder"}
+    assert set(results["weights"]["sha256"]) == {"clip", "prior", "decoder", "tokenizer"}
     assert results["judge"]["sha256"][:12] in results["judge"]["space"]
     for split in results["splits"].values():
         assert split["pictures"] == 64

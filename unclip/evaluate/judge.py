@@ -1,9 +1,9 @@
 """The judge: a second CLIP, of another shape and seed, that measures pictures and is used to make none."""
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unclip.errors import UnclipError
+from unclip.files import sha256
 from unclip.models.clip import CLIP, CLIPConfig
 from unclip.models.tokenizer import Tokenizer
 from unclip.weights import hub
@@ -43,14 +44,13 @@ class Judge:
         Raises UnclipError when it is the very CLIP that the pipeline draws with: that one would judge itself.
         """
         folder = locate(source, weights)
-        sha256 = digest(folder / WEIGHTS)
-        own = weights / "clip" / WEIGHTS
-        if own.is_file() and digest(own) == sha256:
+        found, own = sha256(folder / WEIGHTS), weights / "clip" / WEIGHTS
+        if own.is_file() and sha256(own) == found:
             raise UnclipError(f"judge {str(folder)!r} is the CLIP that these weights draw with; name another one")
-        clip, _ = load_module(folder, CLIPConfig, CLIP)
+        clip: Any = load_module(folder, CLIPConfig, CLIP)[0]
         places = [folder / TOKENIZER, folder.parent / TOKENIZER, hub.SHIPPED / "mini" / TOKENIZER]
         tokenizer = next((p for p in places if p.is_file()), places[0])
-        return cls(clip.to(device), Tokenizer.load(tokenizer), folder.name, sha256)
+        return cls(clip.to(device), Tokenizer.load(tokenizer), folder.name, found)
 
     @property
     def space(self) -> str:
@@ -92,12 +92,3 @@ def locate(source: str | Path | None, weights: Path) -> Path:
     if found is None:
         raise UnclipError(f"no judge in {str(places[0])!r}; name its folder, or train one: unclip train mini.judge")
     return found.resolve()
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file."""
-    try:
-        with open(path, "rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
-    except OSError as e:
-        raise UnclipError(f"cannot read {str(path)!r}: {e.strerror}") from e

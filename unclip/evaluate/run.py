@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from tqdm import tqdm
 from unclip.errors import UnclipError
 from unclip.evaluate.alignment import MANY, Drawer, Split, measure
 from unclip.evaluate.gallery import Gallery
-from unclip.evaluate.judge import Judge, digest
+from unclip.evaluate.judge import Judge
 from unclip.evaluate.report import sheet
-from unclip.files import atomic, write_bytes, write_json
-from unclip.pipeline import Settings, UnCLIP
+from unclip.files import atomic, sha256, write_bytes, write_json
+from unclip.pipeline import PARTS, TOKENIZER, UnCLIP
+from unclip.settings import Settings
 from unclip.weights import hub
 from unclip.weights.checkpoint import WEIGHTS
 from unclip.weights.config import from_dict
@@ -42,15 +43,17 @@ def alignment(
     `Settings` but for `size`: pictures are judged as they leave the decoder. out: pictures are kept here as they are
     drawn, and a run that was broken off goes on; then results.json and a contact sheet.
     """
+    asked = from_dict(Settings, settings or {})
     folder = hub.locate(weights)
     system = UnCLIP.from_pretrained(folder, device=device)
     seer = Judge.load(judge, folder, system.device)
     size = system.decoder.config.size
     if seer.size != size:
         raise UnclipError(f"judge {seer.name!r} looks at {seer.size} px, the decoder draws {size} px; name another")
-    chosen = asdict(from_dict(Settings, {**(settings or {}), "size": size}))
+    chosen = asdict(replace(asked, size=size))
     used = {k: v for k, v in chosen.items() if k != "upsampler_steps"}
-    parts = {part: digest(folder / part / WEIGHTS) for part in ("clip", "prior", "decoder")}
+    parts = {part: sha256(folder / part / WEIGHTS) for part in PARTS if part != "upsampler_256"}
+    parts["tokenizer"] = sha256(folder / TOKENIZER)
     held = [Split.load(Path(data), size, name, limit=limit) for name in splits]
     results = {
         "weights": {"name": system.name, "sha256": parts},
