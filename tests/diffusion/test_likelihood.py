@@ -89,6 +89,14 @@ def test_prior_bits_are_a_kl(rng, i):
     torch.testing.assert_close(prior_bits(x0, at), want, rtol=1e-7, atol=1e-15)
 
 
+def test_vlb_counts_what_the_last_level_still_knows(rng):
+    """A chain cut short at t = 300: its one step, L_0, and an L_T that is far from nothing."""
+    levels, x0, est = COSINE.spaced([300]), torch.rand(4, 6, generator=rng), Estimate(torch.rand(4, 6, generator=rng))
+    assert (prior_bits(x0, levels[1]) > 0.1).all()
+    want = prior_bits(x0, levels[1]) + bits(x0, est, levels[1], levels[0])
+    torch.testing.assert_close(vlb(lambda x, at: est, x0, levels), want)
+
+
 def test_vlb_of_a_gaussian_is_its_likelihood(rng):
     """For x0 ~ N(0, s^2) the reverse steps are Gaussian: with the exact ones the bound is tight, for every x0."""
     s = 0.25
