@@ -46,9 +46,7 @@ def canonical(meta: Mapping[str, Any]) -> str:
     return f"{meta['label']}, {meta['style']}"
 
 
-def draw(
-    meta: Mapping[str, Any], rng: random.Random, background: str | None = None, ink: str | None = None
-) -> str:
+def draw(meta: Mapping[str, Any], rng: random.Random, background: str | None = None, ink: str | None = None) -> str:
     """One caption for one visit. `meta` is a sample's JSON; without a label (another corpus) its caption is kept.
 
     background: the name in COLOURS of the flat ground behind the picture; None says nothing about it.

@@ -147,16 +147,14 @@ def _write(folder: Path, sizes: Sequence[int], shard: Shard, drawn: list[Rendere
 
 
 def _remove_strays(folder: Path, sizes: Sequence[int], planned: Sequence[Shard]) -> None:
-    """Remove shards that an earlier build with another plan left beyond the last shard of this one."""
+    """Remove what a killed build left half written, and shards beyond the last of this plan that another plan made."""
     for size in sizes:
         for name in SPLITS:
             place = folder / str(size) / name
             count = sum(shard.split == name for shard in planned)
-            for stats in place.glob("*_stats.json"):
-                index = int(stats.name.partition("_")[0])
-                if index >= count:
-                    for path in (stats, place / f"{index:05d}.parquet", place / f"{index:05d}.tar"):
-                        path.unlink(missing_ok=True)
+            strays = [p for p in place.glob("[0-9]" * 5 + "[._]*") if int(p.name[:5]) >= count]
+            for path in (*strays, *place.glob(".[0-9]*.tmp")):
+                path.unlink(missing_ok=True)
 
 
 def survey(folder: Path, sizes: Sequence[int], planned: Sequence[Shard], unused: Counter) -> Report:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import log
 
+from unclip.errors import UnclipError
+
 TONES = ("medium-light", "medium-dark", "light", "medium", "dark")  # longer ones first, for alternation
 BY_NUMBER = ("light", "medium-light", "medium", "medium-dark", "dark")
 TONED = re.compile(rf"(-({'|'.join(TONES)})-skin-tone)+|-({'|'.join(TONES)})(-({'|'.join(TONES)}))?$")
@@ -121,7 +123,10 @@ class Names:
 
     @classmethod
     def read(cls, files: dict[str, bytes]) -> "Names":
-        """From the files of the emojibase-data package."""
+        """From the files of the emojibase-data package. Raises UnclipError when one is missing."""
+        for path in ("en/data.json", "zh/data.json", "meta/unicode-names.json"):
+            if path not in files:
+                raise UnclipError(f"the emojibase-data package lacks {path}: delete it and run again")
         others = list(json.loads(files["meta/unicode-names.json"]).items())
         for path in sorted(files):
             if re.fullmatch(r"en/shortcodes/(emojibase|emojibase-legacy|github|iamcal|joypixels)\.json", path):

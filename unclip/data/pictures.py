@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from unclip.data import clipart
 from unclip.data.names import NUMBERED, Name, Names, Splitter, slug
 from unclip.data.sources import Package, Source
+from unclip.errors import UnclipError
 
 EMOJI_SETS = {
     "noto", "twemoji", "fluent-emoji-flat", "fluent-emoji-3d", "emojione", "noto-v1", "fxemoji", "streamline-emojis"
@@ -40,6 +41,7 @@ def gather(
     """All usable pictures and the count of the others by (source, reason).
 
     fetch: gives a package's files by path. Of two identical drawings the better named one is kept, then the earlier.
+    Raises UnclipError when a package holds nothing.
     """
     names = Names.read(emojibase)
     files = {source.name: fetch(source.package) for source in sources}
@@ -58,6 +60,7 @@ def gather(
             found = _icons(source, icons[source.name], files[source.name], names, splitter)
         else:
             found = _bitmaps(files[source.name], names)
+        before = len(pictures) + unused.total()
         for path, name, data in found:
             if isinstance(name, Name) and not name.emoji and UNSUITABLE.search(" ".join([name.label, *name.keywords])):
                 name = "unsuitable"
@@ -65,6 +68,8 @@ def gather(
                 pictures.append(Picture(_key(source, path), source, name, data))
             else:
                 unused[source.name, name] += 1
+        if len(pictures) + unused.total() == before:
+            raise UnclipError(f"the package {source.package.name} holds no pictures: delete it and run again")
     return _distinct(pictures, unused), unused
 
 

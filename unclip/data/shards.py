@@ -23,6 +23,7 @@ IMAGES = ("webp", "jpg", "jpeg", "png")
 TEXTS = ("txt", "json")
 LARGEST = dict.fromkeys(IMAGES, 64 << 20) | dict.fromkeys(TEXTS, 1 << 20)
 BLOCK = 512
+FURNITURE = b"5gK"  # folders, remarks on the whole archive, long link targets: no samples, no harm
 PLAIN = re.compile(r"[\w][\w \-+,=@~()]{0,199}")
 
 
@@ -220,7 +221,7 @@ def _members(stream: BinaryIO, shard: str, damage: Damage) -> Iterator[tuple[str
         header = stream.read(BLOCK)
         if len(header) < BLOCK:
             if not lost:
-                damage.note("truncated" if at else "empty shard", shard)
+                damage.note("truncated" if end else "empty shard", shard)
             return
         if not any(header) and not lost:
             if not any_header:
@@ -241,21 +242,26 @@ def _members(stream: BinaryIO, shard: str, damage: Damage) -> Iterator[tuple[str
             return
         if kind in b"xL" and size <= LARGEST["txt"]:  # a longer name for the member that follows
             longer = _longer_name(kind, stream.read(size)) or longer
-        else:
+        elif kind not in FURNITURE:
             name, longer = longer or name, None
             key, _, suffix = name.removeprefix("./").partition(".")
             suffix = suffix.lower()
-            if kind not in b"0\0":
-                damage.note("not a plain file", f"{shard}/{name}")
-            elif not PLAIN.fullmatch(key):
-                damage.note("name is not plain", f"{shard}/{name}")
-            elif suffix not in LARGEST:
-                damage.note("unknown suffix", f"{shard}/{name}")
-            elif size > LARGEST[suffix]:
-                damage.note("too large", f"{shard}/{name}")
+            if reason := _unfit(kind, key, suffix, size):
+                damage.note(reason, f"{shard}/{name}")
             else:
                 yield key, suffix, stream.read(size)
         stream.seek(after)
+
+
+def _unfit(kind: bytes, key: str, suffix: str, size: int) -> str:
+    """Why a member is left alone, or nothing."""
+    if kind not in b"0\0":
+        return "not a plain file"
+    if not PLAIN.fullmatch(key):
+        return "name is not plain"
+    if suffix not in LARGEST:
+        return "unknown suffix"
+    return "too large" if size > LARGEST[suffix] else ""
 
 
 def _sound(header: bytes) -> bool:
