@@ -102,21 +102,19 @@ def _drawing(
 
     job, data = partial(render, sizes=sizes), [p.data for p in pictures]
     trim = [p.source.trim for p in pictures]
-    with tqdm(total=len(data), unit="picture", desc="drawing", disable=not progress) as bar, ExitStack() as stack:
-        if workers > 1 and len(data) > 1:
-            # spawn: threads that pyarrow may have started do not survive a fork
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(workers, context))
-            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-            drawn: Iterator[Rendered] = pool.map(job, data, trim, chunksize=16)
-        else:
-            drawn = map(job, data, trim)
-        try:
+    try:
+        with tqdm(total=len(data), unit="picture", desc="drawing", disable=not progress) as bar, ExitStack() as stack:
+            if workers > 1 and len(data) > 1:
+                # spawn: threads that pyarrow may have started do not survive a fork
+                pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")))
+                stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+                drawn: Iterator[Rendered] = pool.map(job, data, trim, chunksize=16)
+            else:
+                drawn = map(job, data, trim)
             yield _counted(drawn, bar)
-        except BrokenProcessPool as e:
-            raise UnclipError(
-                "a drawing process was killed (out of memory?): run again to go on, with --workers 1", code=1
-            ) from e
+    except BrokenProcessPool as e:
+        message = "a drawing process was killed (out of memory?): run again to go on, with --workers 1"
+        raise UnclipError(message, code=1) from e
 
 
 def _counted(results: Iterator[Rendered], bar: Any) -> Iterator[Rendered]:
