@@ -1,5 +1,7 @@
 """Tensors to pictures."""
 
+from collections.abc import Sequence
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -7,12 +9,17 @@ from torch import Tensor
 
 def grid(pictures: Tensor, columns: int = 8, gap: int = 2) -> Image.Image:
     """[N, 3, H, W] in [−1, 1] → one sheet."""
-    n, _, height, width = pictures.shape
-    rows = -(-n // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
-    for i, picture in enumerate(to_pil(pictures)):
-        sheet.paste(picture, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
-    return sheet
+    return sheet(to_pil(pictures), columns, gap)
+
+
+def sheet(images: Sequence[Image.Image], columns: int = 8, gap: int = 2) -> Image.Image:
+    """Pictures of one size side by side on white, row after row."""
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    paper = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    for i, image in enumerate(images):
+        paper.paste(image, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
+    return paper
 
 
 def to_uint8(pictures: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.pictures import to_pil
 from unclip.settings import Callback, Generated, Reporter, Request, Settings
 from unclip.weights import hub
-from unclip.weights.checkpoint import load_module, read_json, save_module
+from unclip.weights.checkpoint import load_module, save_module
+from unclip.weights.config import read_json
 
 STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "ddpm": ddpm}  # a name in Settings → its step
 PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "decoder": (DecoderConfig, Decoder),

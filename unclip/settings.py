@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLERS = ("ddim", "dpmpp_2m", "ddpm")
+LONGEST = 4000  # characters of a prompt: with its metadata it fits every picture format
 DIFFUSERS = {"num_inference_steps": "steps", "guidance_scale": "guidance", "decoder_num_inference_steps": "steps",
              "decoder_guidance_scale": "guidance", "prior_num_inference_steps": "prior_steps",
              "prior_guidance_scale": "prior_guidance", "super_res_num_inference_steps": "upsampler_steps"}  # fmt: skip
@@ -128,6 +129,8 @@ def check_whole(name: str, value: Any, low: int, high: int) -> None:
 def check_text(text: Any) -> None:
     if not isinstance(text, str):
         raise UnclipError(f"the prompt is {text!r}; it must be text")
+    if len(text) > LONGEST:
+        raise UnclipError(f"the prompt has {len(text)} characters; at most {LONGEST} are taken, a few dozen are seen")
     try:
         text.encode()
     except UnicodeEncodeError as e:

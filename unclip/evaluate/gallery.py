@@ -8,7 +8,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from unclip.errors import UnclipError
 from unclip.files import atomic, write_json, writing
-from unclip.weights.checkpoint import read_json
+from unclip.weights.config import read_json
 
 IDENTITY = "drawn_with.json"
 

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from unclip.errors import UnclipError
 from unclip.files import write_bytes, writing
-from unclip.weights.config import from_dict, to_dict
+from unclip.weights.config import from_dict, read_json, to_dict
 
 C = TypeVar("C")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -30,19 +30,6 @@ def save_module(
     described = json.dumps({"kind": type(config).__name__, **to_dict(config)}, indent=1)
     write_bytes(folder / WEIGHTS, save(ready, {"format": "pt", "config": described, **notes}))
     write_bytes(folder / CONFIG, described.encode())
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object of a weights folder."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UnclipError(f"cannot read {str(path)!r}: {e.strerror}; is it a folder of unclip weights?") from e
-    except (ValueError, RecursionError) as e:
-        raise UnclipError(f"{str(path)!r} is damaged: {e}; fetch or train it again") from e
-    if not isinstance(data, dict):
-        raise UnclipError(f"{str(path)!r} is damaged: it holds no JSON object; fetch or train it again")
-    return data
 
 
 def load_config(folder: str | Path, kind: type[C]) -> C:

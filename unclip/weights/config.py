@@ -5,11 +5,25 @@ import json
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unclip.errors import UnclipError
 
 T = TypeVar("T")
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object of a weights folder."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UnclipError(f"cannot read {str(path)!r}: {e.strerror}; is it a folder of unclip weights?") from e
+    except (ValueError, RecursionError) as e:
+        raise UnclipError(f"{str(path)!r} is damaged: {e}; fetch or train it again") from e
+    if not isinstance(data, dict):
+        raise UnclipError(f"{str(path)!r} is damaged: it holds no JSON object; fetch or train it again")
+    return data
 
 
 def to_dict(config: Any) -> Any:

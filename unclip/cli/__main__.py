@@ -1,0 +1,7 @@
+"""`python -m unclip.cli` is `unclip`."""
+
+import sys
+
+from unclip.cli.main import main
+
+sys.exit(main())

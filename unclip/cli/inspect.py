@@ -1,0 +1,220 @@
+"""`unclip inspect`: how a picture was made, drawn again if wished; what a folder or a file of weights holds."""
+
+import argparse
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unclip.cli.console import clean, note, warn
+from unclip.cli.generate import add_machine_options, check_writable, load
+from unclip.errors import UnclipError
+from unclip.settings import Request, Settings
+from unclip.weights.config import from_dict
+
+PICKLES = (b"PK\x03\x04", b"\x80")  # how files of torch.save begin
+PICTURES = (b"\x89PNG", b"RIFF", b"\xff\xd8")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "inspect",
+        description="Print what a picture's file says of how it was made, or the parts, sizes and settings of weights. "
+        "Nothing in a file is executed.",
+    )
+    parser.add_argument("path", metavar="PATH", help="a picture, a folder of weights, or a safetensors file")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--replay", action="store_true", help="draw the picture again and say whether it is the same")
+    parser.add_argument("-o", "--out", metavar="FILE", help="with --replay: where to write the picture drawn again")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_machine_options(parser, weights=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    path = Path(args.path)
+    if args.replay:
+        return replay(path, args)
+    if args.out:
+        raise UnclipError("-o is for --replay; to print the facts as a file, use --json and >")
+    if path.is_dir():
+        facts, lines = folder_facts(path)
+    elif beginning(path).startswith(PICTURES):
+        facts, lines = picture_facts(path)
+    else:
+        facts = tensor_facts(path)
+        lines = tensor_lines(path.name, facts)
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else "\n".join(lines))
+    return 0
+
+
+def beginning(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise UnclipError(f"{str(path)!r} is neither a file nor a folder; name a picture or weights")
+    try:
+        with open(path, "rb") as f:
+            return f.read(8)
+    except OSError as e:
+        raise UnclipError(f"cannot read {str(path)!r}: {e.strerror}") from e
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------
+
+
+def picture_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
+    from unclip import metadata
+    from unclip.files import sha256
+
+    picture = metadata.read(path)
+    record = picture.record or {}
+    prompt, negative, pairs = metadata.parse(picture.parameters or "")
+    facts = {
+        "path": str(path), "format": picture.format, "size": list(picture.image.size), "sha256": sha256(path),
+        "pixels": picture.pixels, "parameters": picture.parameters, "record": picture.record,
+    }  # fmt: skip
+    rows = {"Picture": f"{path}, {picture.format}, {picture.image.width}×{picture.image.height}", "Prompt": prompt,
+            "Negative prompt": negative, **pairs}  # fmt: skip
+    settings = record.get("settings")
+    if isinstance(settings, dict):
+        rows["Settings"] = ", ".join(f"{k} {v}" for k, v in settings.items())
+    rows |= {k.capitalize(): record[k] for k in ("device", "dtype", "torch") if k in record}
+    if isinstance(record.get("grid"), dict):
+        rows["Sheet"] = ", ".join(f"{k} {v}" for k, v in record["grid"].items())
+    if "pixels" in record and picture.format != "JPEG":
+        rows["Pixels"] = "as drawn" if record["pixels"] == picture.pixels else "changed since the picture was drawn"
+    if not picture.parameters and not record:
+        rows["Made by"] = "the file does not say"
+    width = max(map(len, rows))
+    return facts, [f"{clean(k):{width}}  {clean(v, 2000)}".rstrip() for k, v in rows.items() if v]
+
+
+def replay(path: Path, args: argparse.Namespace) -> int:
+    """Draw the picture again from its record; 0 if every pixel is the same, else 1."""
+    import hashlib
+
+    from unclip import metadata
+    from unclip.files import sha256, write_bytes
+    from unclip.pictures import sheet
+    from unclip.weights import hub
+
+    beginning(path)
+    picture = metadata.read(path)
+    record = picture.record
+    if record is None:
+        raise UnclipError(f"{str(path)!r} has no record of unclip's; only pictures of unclip generate can be replayed")
+    request, columns, name, weights = request_of(record, path)
+    if args.out:
+        check_writable([Path(args.out)])
+    if not args.weights and name not in hub.shipped():  # a picture must not choose what is fetched
+        raise UnclipError(f"it was drawn with the weights {name!r} ({weights}); say where they are: --weights FOLDER")
+    args.dtype = "bfloat16" if record.get("dtype") == "bfloat16" else args.dtype
+    system = load(args, args.weights or name)
+    if weights != system.digest:
+        warn(f"drawn with other weights: {weights} then, {system.digest} now")
+
+    request = system.fit(request)
+    images = [image for image, _ in system.draw(request, progress=not args.quiet)]
+    image = sheet(images, columns) if columns else images[0]
+    again = record | system.record(request, 0) | {"pixels": metadata.pixels(image)}
+    form = metadata.picture_format(args.out) if args.out else picture.format
+    data = metadata.encode(image, form, again)
+    if args.out:
+        write_bytes(args.out, data)
+    same = again["pixels"] == record.get("pixels")
+    digest, before = hashlib.sha256(data).hexdigest(), sha256(path)
+    if args.json:
+        print(json.dumps({"same": same, "sha256": [before, digest], "pixels": [record.get("pixels"), again["pixels"]]}))
+    else:
+        which = "the same picture" if same else "another picture"
+        files = f"sha256 equal: {digest}" if digest == before else f"sha256 {digest}, that of the file is {before}"
+        print(f"{which}; {files}")
+    if picture.format != "JPEG" and picture.pixels != record.get("pixels"):
+        note(f"{str(path)!r} was changed after it was drawn")
+    return 0 if same else 1
+
+
+def request_of(record: dict[str, Any], path: Path) -> tuple[Request, int, str, str]:
+    """What a record asks for, checked like a command line; a sheet's columns or 0; the weights' name and digest."""
+    try:
+        grid, model = record.get("grid", {}), record["model"]
+        settings = asdict(from_dict(Settings, record["settings"]))
+        request = Request.of(
+            grid.get("prompts", record["prompt"]), grid.get("n", 1), record["seed"], record["negative_prompt"],
+            keywords=settings,
+        )  # fmt: skip
+        columns = grid.get("columns", 0)
+        if not isinstance(columns, int) or not 0 <= columns <= len(request.seeds):
+            raise UnclipError(f"a sheet of {columns!r} columns")
+        return request, columns, str(model["name"]), str(model["digest"])
+    except (UnclipError, AttributeError, KeyError, TypeError, ValueError) as e:
+        raise UnclipError(f"the record in {str(path)!r} is damaged: {e}") from e
+
+
+# ---- weights -------------------------------------------------------------------------------------------------
+
+
+def folder_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """A pipeline's folder, or that of one network."""
+    from unclip.weights import hub
+    from unclip.weights.config import read_json
+
+    single = folder / "model.safetensors"
+    if single.is_file():
+        facts = tensor_facts(single)
+        return facts, tensor_lines(folder.name, facts)
+    if not (folder / hub.INDEX).is_file():
+        raise UnclipError(f"{str(folder)!r} holds neither {hub.INDEX} nor {single.name}; name a folder of weights")
+    index = hub.check_index(read_json(folder / hub.INDEX), folder)
+    parts = {str(name): tensor_facts(folder / str(name) / single.name) for name in index["parts"]}
+    try:
+        digest, state = hub.verify(folder, index, [*parts, "tokenizer"]), "files whole"
+    except UnclipError as e:
+        digest, state = "", str(e)
+    state = state if index["sha256"] else "no sha256 was noted"
+    total = sum(part["parameters"] for part in parts.values())
+    lines = [f"{clean(index['name'])}: {total:,} parameters, {digest}, {state}"]
+    for name, part in parts.items():
+        lines += ["", *tensor_lines(name, part)]
+    return {"name": index["name"], "digest": digest, "state": state, "parameters": total, "parts": parts}, lines
+
+
+def tensor_facts(path: Path) -> dict[str, Any]:
+    """What the header of a safetensors file says; no tensor is read."""
+    if beginning(path).startswith(PICKLES):
+        raise UnclipError(f"{str(path)!r} is a pickle of torch.save, which could run anything; give safetensors")
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, "np") as f:
+            slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118
+            shapes = {name: list(s.get_shape()) for name, s in slices.items()}
+            dtypes = sorted({s.get_dtype() for s in slices.values()})
+            notes = dict(f.metadata() or {})
+    except (OSError, safetensors.SafetensorError) as e:
+        raise UnclipError(f"{str(path)!r} is damaged, or neither a picture nor safetensors: {e}") from e
+    config = notes.pop("config", None)
+    try:
+        config = json.loads(config) if config else None
+    except (ValueError, RecursionError):
+        warn(f"the configuration noted in {str(path)!r} is no JSON")
+    count = sum(math.prod(shape) for shape in shapes.values())
+    return {"path": str(path), "bytes": path.stat().st_size, "parameters": count, "dtypes": dtypes, "config": config,
+            "metadata": notes, "tensors": shapes}  # fmt: skip
+
+
+def tensor_lines(name: str, facts: dict[str, Any]) -> list[str]:
+    kind = facts["config"].get("kind", "") if isinstance(facts["config"], dict) else ""
+    lines = [f"{clean(name)}  {clean(kind)}".rstrip(),
+             f"  {facts['parameters']:,} parameters in {len(facts['tensors'])} tensors, {', '.join(facts['dtypes'])}, "
+             f"{facts['bytes'] / 1e6:.1f} MB"]  # fmt: skip
+    for title, values in (("config", facts["config"]), ("metadata", facts["metadata"])):
+        if values:
+            lines.append(f"  {title}: {clean(pairs(values), 2000)}")
+    return lines
+
+
+def pairs(value: Any, path: str = "") -> str:
+    """{"a": {"b": 1}} → a.b 1"""
+    if isinstance(value, dict):
+        return ", ".join(pairs(v, f"{path}.{k}".lstrip(".")) for k, v in value.items())
+    return f"{path} {value}"
