@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import ftfy
-import regex
 import tokenizers
 import torch
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -30,8 +28,9 @@ CLIP_MERGES = Path(__file__).parent.parent / "assets" / "clip_bpe.txt.gz"
 WORDS = r"'(?:s|t|re|ve|m|ll|d)\b|\p{Han}| ?(?:(?!\p{Han})[\p{L}\p{M}])+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s"
 
 # CLIP's words are split by the `regex` package, as in the original: the engine inside `tokenizers` knows an older
-# Unicode, and differs on some 17,000 characters.
-CLIP_WORDS = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
+# Unicode, and differs on some 17,000 characters. `regex` and `ftfy` are imported where CLIP's tokenizer needs them:
+# ours does without, and starts a tenth of a second sooner.
+CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
 def valid(text: str) -> str:
@@ -41,6 +40,8 @@ def valid(text: str) -> str:
 
 def clip_clean(text: str) -> str:
     """What CLIP was trained to see: mojibake and HTML entities undone, single spaces, lower case."""
+    import ftfy
+
     text = html.unescape(html.unescape(ftfy.fix_text(valid(text))))
     return " ".join(text.split()).lower()
 
@@ -150,8 +151,10 @@ class Tokenizer:
         if not self.is_clip:
             text = valid(text)
             return text, [0], [text]
+        import regex
+
         text = clip_clean(text)
-        found = list(CLIP_WORDS.finditer(text))
+        found = list(regex.finditer(CLIP_WORDS, text, regex.IGNORECASE))
         return text, [m.start() for m in found], [m.group() for m in found]
 
 
