@@ -62,29 +62,31 @@ class UnCLIP:
         tokens = tokens.to(self.device)
         return tokens, *self.clip.encode_text(tokens)
 
-    def sample_prior(self, prompt: str, negative: str, draw: Draw, s: Settings, tell: "Tell") -> Tensor:
-        """A caption → unit z_i [B, D], one for each generator of `draw`: the best of `best_of` candidates."""
-        n = len(draw.generators) * s.best_of
-        tokens, text, z_t = self.read([negative, prompt])
-        absent = torch.tensor([not negative, False], device=self.device)
-        given = self.prior.condition(*(v.repeat_interleave(n, 0) for v in (text, z_t, tokens != 0, absent)))
+    def sample_prior(
+        self, prompt: str | Sequence[str], negative: str, draw: Draw, s: Settings, tell: "Tell"
+    ) -> Tensor:
+        """A caption, or one for each generator of `draw` → unit z_i [B, D], the best of `best_of` candidates."""
+        n = len(draw.generators)
+        tokens, text, z_t = self.read([*[negative] * n, *each(prompt, n)])
+        absent = (torch.arange(2 * n, device=self.device) < n) & (not negative)
+        given = self.prior.condition(*(v.repeat_interleave(s.best_of, 0) for v in (text, z_t, tokens != 0, absent)))
         process = self.prior.config.diffusion
         denoise = Clip(CFG(process.denoiser(self.prior), s.prior_guidance), -5, 5)
         noises = Several(draw, s.best_of)
         x = noises((self.prior.config.embed,)).to(self.device)
         x = self.sample(denoise, x, process, s.prior_steps, ddpm, noises.like, tell, given)
         candidates = F.normalize(x, dim=-1).unflatten(0, (-1, s.best_of))
-        best = (candidates @ z_t[1]).argmax(dim=1)
+        best = (candidates @ z_t[n:, :, None])[..., 0].argmax(dim=1)
         return candidates[torch.arange(len(best)), best]
 
-    def decode(self, z_i: Tensor, prompt: str, negative: str, draw: Draw, s: Settings, tell: "Tell") -> Tensor:
-        """unit z_i [B, D] and its caption → pictures [B, 3, 64, 64] in [−1, 1]."""
+    def decode(
+        self, z_i: Tensor, prompt: str | Sequence[str], negative: str, draw: Draw, s: Settings, tell: "Tell"
+    ) -> Tensor:
+        """unit z_i [B, D] and a caption, or one for each → pictures [B, 3, 64, 64] in [−1, 1]."""
         n = len(z_i)
-        tokens, _ = self.tokenizer.encode([negative, prompt], self.decoder.config.context)
+        tokens, _ = self.tokenizer.encode([*[negative] * n, *each(prompt, n)], self.decoder.config.context)
         absent = torch.arange(2 * n, device=self.device) < n
-        given = self.decoder.condition(
-            z_i.repeat(2, 1), tokens.to(self.device).repeat_interleave(n, 0), absent, absent & (not negative)
-        )
+        given = self.decoder.condition(z_i.repeat(2, 1), tokens.to(self.device), absent, absent & (not negative))
         process = self.decoder.config.diffusion
         denoise = Clip(CFG(process.denoiser(self.decoder), s.guidance))
         x = draw((3, self.decoder.config.size, self.decoder.config.size)).to(self.device)
@@ -238,6 +240,11 @@ class UnCLIP:
 # ---- around the system ---------------------------------------------------------------------------------------
 
 Tell = Callable[[int, int, Tensor], None]  # step, steps, estimate of x0 [B, ...]
+
+
+def each(prompt: str | Sequence[str], n: int) -> list[str]:
+    """A caption for each of n pictures."""
+    return [prompt] * n if isinstance(prompt, str) else list(prompt)
 
 
 class Several:
