@@ -5,7 +5,6 @@ score of the real: the judge errs too, and their ratio says how much of what it 
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from unclip.evaluate.judge import Judge
 from unclip.pictures import to_pil
 
 MANY = 32  # captions that a picture is matched against
-Drawer = Callable[[str, int], Image.Image]  # a caption and a seed → a picture
 
 
 @dataclass

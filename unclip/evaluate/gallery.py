@@ -46,8 +46,7 @@ class Gallery:
         except (OSError, SyntaxError):  # not there, or damaged: Pillow raises either
             return None
 
-    def keep(self, name: str, caption: str, seed: int, picture: Image.Image) -> Image.Image:
-        """Keep a picture, and return it."""
+    def keep(self, name: str, caption: str, seed: int, picture: Image.Image) -> None:
         if self.folder is not None:
             path, info = self.folder / f"{name}.png", PngInfo()
             info.add_itxt("drawn for", label(caption, seed))
@@ -55,7 +54,6 @@ class Gallery:
                 path.parent.mkdir(exist_ok=True)
             with atomic(path) as temporary:
                 picture.save(temporary, "PNG", pnginfo=info)
-        return picture
 
 
 def label(caption: str, seed: int) -> str:

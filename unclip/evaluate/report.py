@@ -20,7 +20,7 @@ taken in the space of Inception, these in that of the judge."""
 def table(results: dict[str, Any]) -> str:
     """What `unclip evaluate alignment` prints."""
     judge, weights = results["judge"], results["weights"]
-    lines = [f"weights  {weights['name']}, sha256 " + ", ".join(f"{k} {v[:12]}" for k, v in weights["sha256"].items())]
+    lines = [f"weights  {weights['name']}, {weights['digest']}"]
     lines += [f"judge    {judge['name']}, sha256 {judge['sha256'][:12]}"]
     lines += ["drawn    " + ", ".join(f"{k} {v}" for k, v in results["settings"].items()) + f", seed {results['seed']}"]
     lines += ["", f"{'recall@1':24}{'pictures':>8}{'generated':>16}{'real':>16}{'ratio':>16}{'chance':>10}"]
