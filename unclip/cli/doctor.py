@@ -12,7 +12,6 @@ from unclip.cli.console import clean
 
 EXTRAS = {  # an extra of the package → the modules that it brings
     "data": ("pyarrow", "resvg_py"),
-    "eval": ("scipy",),
 }
 CLIENTS = {"npm": "fetches emoji and icons for training", "apt": "fetches clip art for training"}
 
