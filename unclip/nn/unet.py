@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unclip.nn.attention import KV, Attention
 from unclip.nn.embed import TimeEmbedding
-from unclip.nn.resnet import ResBlock, group_norm
+from unclip.nn.resnet import GroupNorm, ResBlock
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, channels: int, head: int, context: int | None):
         super().__init__()
-        self.norm, self.attention = group_norm(channels), Attention(channels, channels // head, context)
+        self.norm, self.attention = GroupNorm(channels), Attention(channels, channels // head, context)
         nn.init.zeros_(self.attention.out.weight)
         nn.init.zeros_(self.attention.out.bias)
 
@@ -83,7 +83,7 @@ class UNet(nn.Module):
                 width = c.channels[i]
             if i > 0:
                 self.up[-1][2] = res(width, width, "up")
-        self.norm_out = group_norm(width)
+        self.norm_out = GroupNorm(width)
         self.conv_out = nn.Conv2d(width, c.out_channels * c.patch**2, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
