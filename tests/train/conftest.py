@@ -1,6 +1,7 @@
 """A corpus of a few dozen 16 px pictures, and recipes that learn it in seconds."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,5 +62,6 @@ def recipes() -> dict:
         "clip": CLIPRecipe("clip", CLIPConfig(16, 16, 4, TOWER, TOWER, 400, 16), QUICK, SMALL),
         "prior": PriorRecipe("prior", PriorConfig(16, 16, 16, TransformerConfig(16, 1, 2, 0.1)), QUICK, SMALL),
         "decoder": DecoderRecipe("decoder", decoder, QUICK, SMALL),
+        "muon": DecoderRecipe("decoder", decoder, replace(QUICK, optimiser="muon"), SMALL),
         "upsampler": UpsamplerRecipe("upsampler_64", upsampler, QUICK, DataConfig(size=64)),
     }

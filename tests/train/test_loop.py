@@ -55,7 +55,7 @@ def stop_after(monkeypatch, steps: int) -> None:
     monkeypatch.setattr(loop.EMA, "update", update)
 
 
-@pytest.mark.parametrize("name", ["clip", "prior", "decoder", "upsampler"])
+@pytest.mark.parametrize("name", ["clip", "prior", "decoder", "muon", "upsampler"])
 def test_resuming_is_exact(name, data, recipes, clip_run, tmp_path, monkeypatch):
     recipe, whole, broken = recipes[name], clip_run, tmp_path / "broken"
     train(recipe, data, whole, CPU)
@@ -86,10 +86,11 @@ def test_a_longer_run_continues_a_shorter_one_on_the_plateau(data, recipes, tmp_
     assert same(final(tmp_path / "a", "clip"), final(tmp_path / "b", "clip"))
 
 
-def test_it_learns(data, recipes, clip_run):
-    """The tiny decoder's loss falls by half, and its samples come near the pictures."""
-    longer = replace(recipes["decoder"].train, steps=150, batch=12, sample_every=75, log_every=15)
-    train(replace(recipes["decoder"], train=longer), data, clip_run, CPU)
+@pytest.mark.parametrize("name", ["decoder", "muon"])
+def test_it_learns(name, data, recipes, clip_run):
+    """The tiny decoder's loss falls by half, and a sheet of samples is there to look at."""
+    longer = replace(recipes[name].train, steps=150, batch=12, sample_every=75, log_every=15)
+    train(replace(recipes[name], train=longer), data, clip_run, CPU)
     curve = [loss for _, loss in losses(clip_run, "decoder")]
     assert curve[-1] < curve[0] / 2
     assert (clip_run / "decoder" / "samples" / "00000150.png").stat().st_size > 500

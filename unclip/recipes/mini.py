@@ -14,7 +14,7 @@ def clip() -> CLIPRecipe:
     return CLIPRecipe(
         "clip",
         CLIPConfig(text=TransformerConfig(width=256, depth=4, heads=4)),
-        TrainConfig(steps=400, batch=256, lr=1e-3, warmup=60, ema=0.99, weight_decay=0.1, save_every=100,
+        TrainConfig(steps=850, batch=128, lr=8e-4, warmup=60, ema=0.99, weight_decay=0.1, save_every=100,
                     sample_every=50, log_every=10),
     )  # fmt: skip
 
@@ -23,7 +23,7 @@ def prior() -> PriorRecipe:
     return PriorRecipe(
         "prior",
         PriorConfig(transformer=TransformerConfig(width=256, depth=6, heads=4)),
-        TrainConfig(steps=1500, batch=64, lr=6e-4, warmup=100, weight_decay=0.03, save_every=250, sample_every=250),
+        TrainConfig(steps=600, batch=64, lr=6e-4, warmup=100, weight_decay=0.03, save_every=250, sample_every=250),
     )
 
 
@@ -34,7 +34,7 @@ def decoder() -> DecoderRecipe:
             text=TransformerConfig(width=160, depth=3, heads=5),
             unet=UNetConfig(out_channels=6, channels=(96, 128, 160), depth=1, context=160, patch=4),
         ),
-        TrainConfig(steps=6000, batch=32, lr=8e-4, save_every=250, sample_every=500),
+        TrainConfig(steps=6000, batch=32, optimiser="muon", lr=8e-4, save_every=250, sample_every=500),
     )
 
 
@@ -42,7 +42,7 @@ def upsampler() -> UpsamplerRecipe:
     return UpsamplerRecipe(
         "upsampler_256",
         UpsamplerConfig(unet=UNetConfig(in_channels=6, channels=(64, 96, 128), depth=1, attention=(), patch=4)),
-        TrainConfig(steps=4000, batch=16, lr=8e-4, save_every=250, sample_every=500),
+        TrainConfig(steps=3000, batch=16, lr=8e-4, save_every=250, sample_every=500),
         DataConfig(size=256),
     )
 
@@ -53,7 +53,7 @@ def judge() -> CLIPRecipe:
     return CLIPRecipe(
         "judge",
         CLIPConfig(embed=192, patch=8, image=tower, text=tower),
-        TrainConfig(steps=400, batch=192, lr=1e-3, warmup=60, ema=0.99, weight_decay=0.1, seed=1, save_every=100,
+        TrainConfig(steps=400, batch=128, lr=8e-4, warmup=60, ema=0.99, weight_decay=0.1, seed=1, save_every=100,
                     sample_every=50, log_every=10),
     )  # fmt: skip
 

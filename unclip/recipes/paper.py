@@ -26,7 +26,7 @@ def prior() -> PriorRecipe:
     return PriorRecipe(
         "prior",
         PriorConfig(EMBED, 1024, CONTEXT, TEXT),
-        TrainConfig(600_000, 4096, 1.1e-4, beta2=0.96, eps=1e-6, weight_decay=6e-2, ema=0.9999),
+        TrainConfig(600_000, 4096, lr=1.1e-4, beta2=0.96, eps=1e-6, weight_decay=6e-2, ema=0.9999),
         DataConfig(size=256),
     )
 
@@ -36,7 +36,7 @@ def decoder() -> DecoderRecipe:
     return DecoderRecipe(
         "decoder",
         DecoderConfig(64, EMBED, VOCAB, CONTEXT, 4, TEXT, net, Process(variance="learned")),
-        TrainConfig(800_000, 2048, 1.2e-4, beta2=0.999, weight_decay=0.0, ema=0.9999),
+        TrainConfig(800_000, 2048, lr=1.2e-4, beta2=0.999, weight_decay=0.0, ema=0.9999),
     )
 
 
@@ -45,7 +45,7 @@ def upsampler() -> UpsamplerRecipe:
     return UpsamplerRecipe(
         "upsampler_256",
         UpsamplerConfig(64, 256, False, net, Process()),
-        TrainConfig(1_000_000, 1024, 1.2e-4, beta2=0.999, weight_decay=0.0, ema=0.9999),
+        TrainConfig(1_000_000, 1024, lr=1.2e-4, beta2=0.999, weight_decay=0.0, ema=0.9999),
         DataConfig(size=256),
     )
 
@@ -55,7 +55,7 @@ def upsampler_1024() -> UpsamplerRecipe:
     return UpsamplerRecipe(
         "upsampler_1024",
         UpsamplerConfig(256, 1024, False, net, Process("linear")),
-        TrainConfig(1_000_000, 512, 1.0e-4, beta2=0.999, weight_decay=0.0, ema=0.9999),
+        TrainConfig(1_000_000, 512, lr=1.0e-4, beta2=0.999, weight_decay=0.0, ema=0.9999),
         DataConfig(size=1024),
     )
 

@@ -14,7 +14,7 @@ from unclip.errors import UnclipError
 from unclip.files import atomic, writing
 from unclip.machine import best_device, keep_buffers, native_bfloat16
 from unclip.train.log import Log, progress, say
-from unclip.train.optim import EMA, adamw, rate
+from unclip.train.optim import EMA, optimiser, rate
 from unclip.train.recipe import Recipe, Stage
 from unclip.train.state import State, checkpoints, newest_good
 from unclip.weights.config import to_dict
@@ -54,7 +54,8 @@ def train(
     torch.manual_seed(config.seed)
     stage = recipe.stage(data, out / "model", device)
     ema = EMA(stage.net, config.ema)
-    state = State(stage.net, ema, adamw(stage.net, config.lr, config.beta2, config.eps, config.weight_decay))
+    stepper = optimiser(stage.net, config.optimiser, config.lr, config.beta2, config.eps, config.weight_decay)
+    state = State(stage.net, ema, stepper)
     identity = fingerprint(recipe)
     checkpoint = newest_good(folder, identity, say)
     if checkpoint:

@@ -3,17 +3,54 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from unclip.machine import native_bfloat16
 
 
-def adamw(net: nn.Module, lr: float, beta2: float, eps: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels alone, never gains, biases or learned vectors."""
-    parameters = [p for p in net.parameters() if p.requires_grad]
+def optimiser(net: nn.Module, kind: str, lr: float, beta2: float, eps: float, weight_decay: float) -> "AdamW":
+    """AdamW that decays matrices and kernels alone; with kind "muon", Muon for those of layers, AdamW for the rest."""
+    layers = [m.weight for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv2d))] if kind == "muon" else []
+    inner = {id(p) for p in layers if p.requires_grad}
+    others = [p for p in net.parameters() if p.requires_grad and id(p) not in inner]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay, "muon": False},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "muon": False},
+        {"params": [p for p in net.parameters() if id(p) in inner], "weight_decay": weight_decay, "muon": True},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), eps=eps, fused=True)
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=lr, betas=(0.9, beta2), eps=eps, fused=True)
+
+
+class AdamW(torch.optim.AdamW):
+    """AdamW whose groups may ask for Muon (Jordan 2024): momentum, orthogonalised, in steps of AdamW's usual size."""
+
+    def __setstate__(self, state: dict) -> None:
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's own looks for its moments in every group
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        everything = self.param_groups
+        self.param_groups = [group for group in everything if not group["muon"]]
+        super().step()
+        self.param_groups = everything
+        for group in everything:
+            for p in group["params"] if group["muon"] else ():
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 0.05)
+                update = orthogonal(p.grad.lerp(momentum, 0.95).flatten(1))
+                update *= 0.2 * max(update.shape) ** 0.5  # root mean square 0.2, as AdamW's (Liu et al. 2502.16982)
+                p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view(p.shape), alpha=group["lr"])
+
+
+def orthogonal(g: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrix to g [m, n], roughly: five Newton-Schulz steps, singular values near 1."""
+    x = g.T if g.shape[0] > g.shape[1] else g
+    x = (x / (x.norm() + 1e-7)).to(torch.bfloat16 if native_bfloat16(g.device) else g.dtype)
+    for _ in range(5):
+        a = x @ x.T
+        x = torch.addmm(x, torch.addmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return (x.T if g.shape[0] > g.shape[1] else x).to(g.dtype)
 
 
 def rate(step: int, steps: int, warmup: int, decay: float) -> float:

@@ -24,6 +24,7 @@ class DataConfig:
 class TrainConfig:
     steps: int = 1000
     batch: int = 32
+    optimiser: Literal["adamw", "muon"] = "adamw"
     lr: float = 5e-4
     warmup: int = 200
     decay: float = 0.25  # share of the steps over which the rate falls to zero
