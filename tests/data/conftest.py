@@ -75,8 +75,10 @@ def icon_set(name: str) -> dict[str, object]:
     icons["flag-japan"] = {"body": square(colour(name, "japan")), "width": 32}
     icons["gadget"] = {"body": square(colour(name, "gadget"))}
     if name == "noto":
-        icons["gizmo"] = icons["gadget"]  # the same drawing under another name
-        icons["doodad"] = {"body": icons["gadget"]["body"] + "<g/>"}  # the same pixels
+        icons = {"mouser": icons["cat"], **icons}  # the same drawing under a lesser name, which comes first
+        icons["gizmo"] = icons["gadget"]
+        for n, key in enumerate(("doodad", "whatsit", "thingamajig"), 1):  # the same pixels
+            icons[key] = {"body": icons["gadget"]["body"] + n * "<g/>"}
         icons["broken"] = {"body": "<rect"}
         icons["ghostly"] = {"body": ""}
         icons["acme-logo"] = {"body": square("red")}

@@ -72,7 +72,7 @@ def test_everything_unused_is_counted_with_its_reason(whole):
     for (_, reason), n in report.unused.items():
         reasons[reason] += n
     assert reasons == {
-        "duplicate": 2,  # one drawing under two names, one set of pixels from two drawings
+        "duplicate": 5,  # two drawings under two names each, one set of pixels from four drawings
         "brand logo": 1,
         "does not render": 1,
         "blank, or white on white": 1,
@@ -121,8 +121,10 @@ def test_no_two_pictures_are_the_same(whole):
     assert len(set(pixels)) == len(pixels)
 
 
-def test_the_better_named_of_two_equal_drawings_is_kept(whole):
-    assert len({"noto-gadget", "noto-gizmo", "noto-doodad"} & set(samples(whole[0]))) == 1
+def test_of_equal_drawings_one_is_kept_and_rather_the_better_named(whole):
+    keys = set(samples(whole[0]))
+    assert len({f"noto-{key}" for key in ("gadget", "gizmo", "doodad", "whatsit", "thingamajig")} & keys) == 1
+    assert {"noto-cat", "noto-mouser"} & keys == {"noto-cat"}
 
 
 def test_the_number_of_workers_changes_nothing(whole, tmp_path, packages, sources):
@@ -164,6 +166,21 @@ def test_killed_in_the_middle_of_a_shard(stop, whole, tmp_path, packages, source
     assert all(p.stat().st_mtime_ns == t for p, t in kept.items() if int(p.stem) < finished)
     counts = [json.loads(p.read_text())["count"] for p in (whole[0] / "16").rglob("*_stats.json")]
     assert len(drawn) == sum(counts) - 40 * finished
+
+
+def test_duplicates_of_finished_shards_are_known_after_a_restart(tmp_path, packages, sources):
+    build(tmp_path, packages, sources, per_shard=5)
+    before = files(tmp_path)
+    tables = {path: shards.table(path) for path in (tmp_path / "16").rglob("*.parquet")}
+    again = next(  # a shard with a duplicate of a picture in another
+        path
+        for path, rows in tables.items()
+        for r in rows
+        if r["error_message"] == "duplicate" and sum(other["pixels"] == r["pixels"] for other in rows) == 1
+    )
+    shards.stats_path(again.parent, int(again.stem)).unlink()
+    build(tmp_path, packages, sources, per_shard=5)
+    assert files(tmp_path) == before
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")

@@ -212,7 +212,8 @@ def test_a_bad_header_costs_one_member(shard, lost):
 
 def test_garbage_between_members(shard):
     one, two = unended(members(*trio("one"))), members(*trio("two"))
-    assert shard(one + b"\xa7" * 5 * 512 + two) == (["one", "two"], {"bad header": 1})
+    for garbage in (b"\xa7" * 5 * 512, b"\xa7" * 512 + b"\0" * 512 * 3):
+        assert shard(one + garbage + two) == (["one", "two"], {"bad header": 1})
 
 
 @pytest.mark.parametrize(

@@ -67,13 +67,14 @@ def split(pictures: Sequence[Picture]) -> list[str]:
     """The split of each picture, by stable hashes of its concept and style.
 
     `val`: concepts never trained on. `compose`: of the others, one or two styles of some concepts drawn in three
-    or more; at least two styles of each stay in `train`, so that concept and style are seen, never together.
+    or more. Two styles or more of each stay in `train` (less what cannot be drawn), so that concept and style are
+    both seen, never together.
     """
     held_out: set[tuple[str, str]] = set()
     for concept, styles in colour_styles(pictures).items():
         drawn = sorted((chance("compose", concept, style), style) for style in styles)
-        few = [style for value, style in drawn if value < HELD_OUT][: min(2, len(styles) - 2)]
-        held_out.update((concept, style) for style in few if len(styles) >= 3)
+        spare = max(0, min(2, len(styles) - 2))
+        held_out.update((concept, style) for value, style in drawn[:spare] if value < HELD_OUT)
     return [
         "val" if chance("val", p.name.concept) < UNSEEN
         else "compose" if (p.name.concept, p.source.style) in held_out
