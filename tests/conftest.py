@@ -1,13 +1,48 @@
-"""Before anything heavy is imported: one thread, no network, the same examples every time."""
+"""Before anything heavy is imported: one thread, no network, the same examples every time. And a tiny pipeline."""
 
 import os
+from pathlib import Path
 
 # Several workers share few cores, and sums taken by one thread come out the same on every machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A whole pipeline of random weights, 16 px to 64 px, that draws a picture of few steps in a few milliseconds."""
+    import torch
+
+    from unclip.models.clip import CLIP, CLIPConfig
+    from unclip.models.decoder import Decoder, DecoderConfig
+    from unclip.models.prior import Prior, PriorConfig
+    from unclip.models.tokenizer import Tokenizer
+    from unclip.models.upsampler import Upsampler, UpsamplerConfig
+    from unclip.nn.transformer import TransformerConfig
+    from unclip.nn.unet import UNetConfig
+    from unclip.pipeline import UnCLIP
+
+    torch.manual_seed(0)
+    tower, vocab = TransformerConfig(width=16, depth=1, heads=2), 300
+    net = UNetConfig(out_channels=6, channels=(8, 8), depth=1, attention=(1,), head=8, context=16, patch=2)
+    clip = CLIP(CLIPConfig(16, 16, 8, tower, tower, vocab, context=16))
+    prior = Prior(PriorConfig(16, 16, 16, tower))
+    decoder = Decoder(DecoderConfig(16, 16, vocab, 16, 2, tower, net))
+    upsampler = Upsampler(UpsamplerConfig(16, 64, unet=UNetConfig(6, channels=(8,), depth=1, attention=(), patch=4)))
+    for part in (clip, prior, decoder, upsampler):
+        for parameter in part.eval().requires_grad_(False).parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)  # layers that begin at zero would draw one grey picture
+    return UnCLIP(Tokenizer.train(["a red fox", "a blue cat"], vocab), clip, prior, decoder, upsampler, "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny, tmp_path_factory) -> Path:
+    """The tiny pipeline as a folder of weights, not to be changed."""
+    return tiny.save_pretrained(tmp_path_factory.mktemp("weights") / "tiny")

@@ -52,7 +52,7 @@ class UnCLIP:
         check_fit(tokenizer, clip, prior, decoder, upsampler)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.clip, self.prior, self.decoder, self.upsampler = clip, prior, decoder, upsampler
-        self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.to("cpu", torch.float32)
 
     # ---- from the caption to the picture ---------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class UnCLIP:
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "UnCLIP":
         """Move every network; `dtype` is what sampling computes in."""
-        self.device, self.dtype = torch.device(device), dtype or self.dtype
+        self.device, self.dtype = torch.device(device), dtype if dtype is not None else self.dtype
         for net in self.parts.values():
             net.to(self.device)
         for net in (self.decoder, self.upsampler):

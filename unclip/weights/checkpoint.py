@@ -71,7 +71,12 @@ def load_into(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
         raise UnclipError(f"{name!r} lacks {len(missing)} tensors of {type(net).__name__}, {missing[0]!r} first")
-    net.load_state_dict({k: v.to(expected[k].dtype) for k, v in tensors.items()}, assign=True)
+    net.load_state_dict({k: aligned(v.to(expected[k].dtype)) for k, v in tensors.items()}, assign=True)
+
+
+def aligned(v: Tensor) -> Tensor:
+    """`v` where torch itself would put it: a mapped file's tensors lie anywhere, and matrix products round by that."""
+    return v if v.data_ptr() % 64 == 0 else v.clone()
 
 
 class Unfilled(TorchFunctionMode):

@@ -1,0 +1,353 @@
+"""The whole system: what a picture depends on, what a request may ask, and what weights are taken."""
+
+import json
+import shutil
+import socket
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from unclip import metadata
+from unclip.errors import UnclipError
+from unclip.machine import pick_device
+from unclip.models.decoder import Decoder
+from unclip.models.tokenizer import Tokenizer
+from unclip.models.upsampler import Upsampler
+from unclip.pictures import to_pil
+from unclip.pipeline import STEPS, UnCLIP
+from unclip.settings import DIFFUSERS, LONGEST, SAMPLERS, Request, Settings
+
+FEW = {"steps": 3, "prior_steps": 3, "upsampler_steps": 2}
+
+
+def draw(system, prompt="a red fox", **options):
+    return system.generate(prompt, progress=False, **(FEW | options))
+
+
+def png(image) -> bytes:
+    return metadata.encode(image, "PNG", None)
+
+
+# ---- what a picture depends on -------------------------------------------------------------------------------
+
+
+def test_picture_i_is_the_same_alone(tiny):
+    many = draw(tiny, ["a red fox", "a blue cat"], n=3, seed=11)
+    assert many.seeds == [11, 12, 13, 14, 15, 16]
+    assert many.prompts == ["a red fox"] * 3 + ["a blue cat"] * 3
+    assert len({png(image) for image in many.images}) == 6
+    for i, (prompt, seed) in enumerate(zip(many.prompts, many.seeds, strict=True)):
+        alone = draw(tiny, prompt, seed=seed)
+        assert png(alone.images[0]) == png(many.images[i])
+        assert torch.equal(alone.embeddings[0], many.embeddings[i])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_threads_do_not_change_a_picture(tiny, sampler):
+    before = torch.get_num_threads()
+    try:
+        pictures = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            pictures.append(png(draw(tiny, sampler=sampler).images[0]))
+    finally:
+        torch.set_num_threads(before)
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"prompt": "a blue cat"}, {"seed": 1}, {"negative_prompt": "blue"}, {"steps": 4}, {"guidance": 1.0},
+     {"prior_steps": 4}, {"prior_guidance": 1.0}, {"upsampler_steps": 3}, {"best_of": 1}, {"sampler": "ddpm"},
+     {"sampler": "dpmpp_2m"}, {"size": 16}],
+    ids=str,
+)  # fmt: skip
+def test_every_setting_matters(tiny, change):
+    assert png(draw(tiny, **change).images[0]) != png(draw(tiny).images[0])
+
+
+def test_an_empty_or_absent_negative_prompt_is_none(tiny):
+    assert png(draw(tiny, negative_prompt=None).images[0]) == png(draw(tiny, negative_prompt="  ").images[0])
+
+
+def test_what_comes_back(tiny):
+    result = draw(tiny, n=2, negative_prompt="blue")
+    assert [image.size for image in result.images] == [(64, 64)] * 2
+    assert result.embeddings.shape == (2, 16)
+    torch.testing.assert_close(result.embeddings.norm(dim=1), torch.ones(2))
+    assert result.params == {"size": 64, "guidance": 3.0, "prior_guidance": 2.0, "best_of": 2, "sampler": "ddim",
+                             "negative_prompt": "blue"} | FEW  # fmt: skip
+
+
+def test_the_best_candidate_is_the_one_nearest_to_the_caption(tiny):
+    def nearness(best_of: int) -> float:
+        z_i = draw(tiny, n=8, size=16, steps=1, best_of=best_of).embeddings
+        return (z_i @ tiny.read(["a red fox"])[2][0]).mean().item()
+
+    assert nearness(16) > nearness(4) > nearness(1)
+
+
+def test_the_callback_hears_of_every_step(tiny):
+    told = []
+    result = draw(tiny, n=2, callback=told.append)
+    steps = {"prior": 3, "decoder": 3, "upsampler": 2}
+    expected = [(i, stage, k + 1, n) for i in range(2) for stage, n in steps.items() for k in range(n)]
+    assert [(p.image, p.stage, p.step, p.steps) for p in told] == expected
+    shapes = {p.stage: tuple(p.estimate.shape) for p in told}
+    assert shapes == {"prior": (16,), "decoder": (3, 16, 16), "upsampler": (3, 64, 64)}
+    assert png(to_pil(told[-1].estimate[None])[0]) == png(result.images[1])  # the last step ends at the estimate
+
+
+def test_diffusers_names_mean_the_same(tiny):
+    told = []
+    theirs = tiny.generate(
+        "a red fox", progress=False, num_inference_steps=3, prior_num_inference_steps=3, guidance_scale=4.0,
+        super_res_num_inference_steps=2, num_images_per_prompt=2, generator=torch.Generator().manual_seed(7),
+        callback_on_step_end=lambda pipe, i, left, tensors: told.append((i, left, sorted(tensors))),
+    )  # fmt: skip
+    ours = draw(tiny, n=2, seed=7, guidance=4.0)
+    assert [png(image) for image in theirs.images] == [png(image) for image in ours.images]
+    assert theirs.params == ours.params
+    assert told == [(i, n - i - 1, ["latents"]) for n in (3, 3, 2) for i in range(n)] * 2
+    assert set(DIFFUSERS.values()) <= set(Settings.__dataclass_fields__)
+
+
+def test_one_generator_for_each_picture(tiny):
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 3)]
+    result = draw(tiny, n=2, generator=generators)
+    assert result.seeds == [5, 3]
+    assert png(result.images[1]) == png(draw(tiny, seed=3).images[0])
+
+
+def test_samplers_are_all_there():
+    assert tuple(STEPS) == SAMPLERS
+
+
+# ---- what may be asked ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"prompt": " \n"}, "the prompt is empty"),
+        ({"prompt": []}, "the prompt is empty"),
+        ({"prompt": ["a fox", ""]}, "the prompt is empty"),
+        ({"prompt": [7]}, "the prompt is 7; it must be text"),
+        ({"prompt": "fox \ud800"}, "no valid Unicode text at character 4"),
+        ({"prompt": "x" * (LONGEST + 1)}, f"{LONGEST + 1} characters; at most {LONGEST}"),
+        ({"negative_prompt": ["blue"]}, "must be text"),
+        ({"n": 0}, "n is 0; it must be a whole number from 1 to 10000"),
+        ({"n": "2"}, "n is '2'"),
+        ({"n": True}, "n is True"),
+        ({"n": 10_001}, "n is 10001"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
+        ({"seed": float("nan")}, "seed is nan"),
+        ({"generator": [torch.Generator(), torch.Generator()]}, "2 generators for 1 pictures"),
+        ({"steps": 0}, "steps is 0; it must be from 1 to 1000"),
+        ({"steps": 2.5}, "steps is 2.5; it must be int"),
+        ({"steps": True}, "steps is True"),
+        ({"prior_steps": 10**9}, "prior_steps is 1000000000"),
+        ({"upsampler_steps": -3}, "upsampler_steps is -3"),
+        ({"guidance": float("nan")}, "guidance is nan; it must be from 0 to 100"),
+        ({"guidance": float("inf")}, "guidance is inf"),
+        ({"prior_guidance": -0.1}, "prior_guidance is -0.1"),
+        ({"best_of": 65}, "best_of is 65"),
+        ({"sampler": "ddmp"}, "unknown sampler 'ddmp'; did you mean 'ddpm'?"),
+        ({"size": 32}, "size is 32; these weights draw 16 or 64"),
+        ({"size": "64"}, "size is '64'"),
+        ({"guidence": 3.0}, "unknown setting 'guidence'; did you mean 'guidance'?"),
+    ],
+)
+def test_what_cannot_be_asked(tiny, given, message):
+    with pytest.raises(UnclipError, match=message) as caught:
+        draw(tiny, **({"prompt": "a fox"} | given))
+    assert caught.value.code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_the_last_seeds(tiny):
+    assert draw(tiny, seed=2**63 - 2, n=2).seeds == [2**63 - 2, 2**63 - 1]
+    with pytest.raises(UnclipError, match="seed is"):
+        Request.of("a fox", n=2, seed=2**63 - 1)
+
+
+def test_a_prompt_that_is_too_long_is_told_and_drawn(tiny):
+    text = "a red fox " * 40
+    with pytest.warns(UserWarning, match="too long for these weights; left out: '.*fox") as warned:
+        assert draw(tiny, text, n=2).images
+    assert len(warned) == 1
+    unseen = tiny.cut(text)
+    assert text.strip().endswith(unseen)
+    with pytest.warns(UserWarning, match="left out"):
+        assert png(draw(tiny, text[: -len(unseen) - 1] + " blue").images[0]) == png(draw(tiny, text).images[0])
+
+
+def test_any_script_can_be_drawn(tiny):
+    pictures = {png(draw(tiny, prompt).images[0]) for prompt in ("红狐", "лиса", "🦊", "\0")}
+    assert len(pictures) == 4
+
+
+def test_stages_of_another_dtype(tiny, tiny_folder):
+    half = UnCLIP.from_pretrained(tiny_folder, device="cpu", dtype=torch.bfloat16)
+    assert half.record(half.fit(Request.of("x")), 0)["dtype"] == "bfloat16"
+    assert png(draw(half).images[0]) != png(draw(tiny).images[0])
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "meta"])
+def test_a_device_that_cannot_be_used(name):
+    with pytest.raises(UnclipError, match=f"device '{name}' cannot be used here: .*usable: cpu"):
+        pick_device(name)
+
+
+# ---- weights -------------------------------------------------------------------------------------------------
+
+
+def test_saved_and_loaded_it_draws_the_same(tiny, tmp_path):
+    system = UnCLIP.from_pretrained(tiny.save_pretrained(tmp_path / "w", torch.float32), device="cpu")
+    assert png(draw(system).images[0]) == png(draw(tiny).images[0])
+    assert system.name == "tiny"
+    assert sorted(p.name for p in (tmp_path / "w").iterdir()) == [
+        "clip", "decoder", "model_index.json", "prior", "tokenizer", "upsampler_256",
+    ]  # fmt: skip
+    again = UnCLIP.from_pretrained(system.save_pretrained(tmp_path / "again", torch.float32))
+    assert again.digest == system.digest
+    assert len(system.digest) == 10
+
+
+def test_the_digest_names_the_weights(tiny, tiny_folder, tmp_path):
+    half = UnCLIP.from_pretrained(tiny_folder)
+    assert half.digest != UnCLIP.from_pretrained(tiny.save_pretrained(tmp_path, torch.float32)).digest
+
+
+def test_without_an_upsampler_it_draws_small(tiny, tmp_path):
+    small = UnCLIP(tiny.tokenizer, tiny.clip, tiny.prior, tiny.decoder, None, "small")
+    system = UnCLIP.from_pretrained(small.save_pretrained(tmp_path, torch.float32), device="cpu")
+    assert png(draw(system).images[0]) == png(draw(tiny, size=16).images[0])
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("decoder", {"embed": 8}, "different embedding spaces: .*'decoder': 8"),
+        ("decoder", {"vocab": 400}, "different vocabularies"),
+        ("upsampler", {"low": 32}, "different small pictures: {'decoder': 16, 'upsampler': 32}"),
+    ],
+)
+def test_parts_that_were_not_trained_together(tiny, part, change, message):
+    kind = {"decoder": Decoder, "upsampler": Upsampler}[part]
+    parts = {"clip": tiny.clip, "prior": tiny.prior, "decoder": tiny.decoder, "upsampler": tiny.upsampler}
+    parts[part] = kind(replace(parts[part].config, **change))
+    with pytest.raises(UnclipError, match=message):
+        UnCLIP(tiny.tokenizer, **parts)
+
+
+def test_a_tokenizer_of_another_system(tiny):
+    with pytest.raises(UnclipError, match="end tokens|entries"):
+        UnCLIP(Tokenizer.clip(), tiny.clip, tiny.prior, tiny.decoder, None)
+
+
+@pytest.fixture
+def copy(tiny_folder, tmp_path):
+    return shutil.copytree(tiny_folder, tmp_path / "copy")
+
+
+def forget_sums(folder):
+    """As an older folder, or one made by hand: nothing is known of how the files were."""
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["sha256"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def refused(folder, message, **options):
+    with pytest.raises(UnclipError, match=message) as caught:
+        UnCLIP.from_pretrained(folder, **options)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["clip/model.safetensors", "decoder/config.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize("where", [0, 0.3, 0.999])
+def test_one_flipped_bit_is_found(copy, name, where):
+    data = bytearray((copy / name).read_bytes())
+    data[int(where * len(data))] ^= 4
+    (copy / name).write_bytes(data)
+    refused(copy, f"{name}' is damaged: it is not what was written")
+
+
+@pytest.mark.parametrize("sums", [True, False])
+@pytest.mark.parametrize("name", ["prior/model.safetensors", "prior/config.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize("keep", [0, 7, 200, -1])
+def test_a_truncated_file_is_found(copy, name, sums, keep):
+    if not sums:
+        forget_sums(copy)
+    (copy / name).write_bytes((copy / name).read_bytes()[:keep])
+    refused(copy, name)
+
+
+@pytest.mark.parametrize("name", ["prior/model.safetensors", "clip/config.json", "tokenizer/tokenizer.json"])
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    refused(copy, name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("final"), "lacks 1 tensors of Prior, 'final' first"),
+        (lambda t: t.update(extra=torch.ones(2)), r"holds 'extra' \[2\], which Prior lacks"),
+        (lambda t: t.update(final=torch.ones(1, 1, 8)), r"'final' is \[1, 1, 8\], but Prior has \[1, 1, 16\]"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(copy, change, message):
+    forget_sums(copy)
+    path = copy / "prior" / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    refused(copy, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("prior/config.json", {"depht": 3}, "unknown setting 'depht'"),
+        ("prior/config.json", {"kind": "DecoderConfig"}, "describes 'DecoderConfig', not a PriorConfig"),
+        ("prior/config.json", {"embed": "16"}, "embed is '16'; it must be int"),
+        ("model_index.json", {"parts": ["clip", "prior"]}, "lacks the part 'decoder'"),
+        ("model_index.json", {"parts": 5}, "no index of unclip's"),
+        ("model_index.json", {"library": "diffusers", "_class_name": "UnCLIPPipeline"}, "no index of unclip's"),
+        ("model_index.json", {"name": ["x"]}, "no index of unclip's"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(copy, name, change, message):
+    forget_sums(copy)
+    data = json.loads((copy / name).read_text())
+    (copy / name).write_text(json.dumps(data | change))
+    refused(copy, message)
+
+
+def test_code_beside_the_weights_is_never_run(copy, tmp_path):
+    trap = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    for name in ("__init__.py", "pipeline.py", "clip/modeling_clip.py"):
+        (copy / name).write_text(trap)
+    assert UnCLIP.from_pretrained(copy).name == "tiny"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_where_weights_are_looked_for(tmp_path, monkeypatch):
+    def connect(self, address):
+        raise AssertionError(f"the network was asked for {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    refused("minni", "is neither shipped nor a folder")
+    refused(tmp_path / "none", "is neither shipped nor a folder")
+    refused(tmp_path, "holds no model_index.json")
+    (tmp_path / "file").touch()
+    refused(tmp_path / "file", "is a file, not a folder")
+    error = refused("nobody/nothing", "'nobody/nothing': no such folder, and not to be had from the hub")
+    assert error.code == 1
+    refused("nobody/nothing", "not to be had", local_files_only=True)
