@@ -28,8 +28,16 @@ def save_module(
         folder.mkdir(parents=True, exist_ok=True)
     ready = {k: (v.to(dtype) if v.is_floating_point() else v).cpu().contiguous() for k, v in tensors.items()}
     described = json.dumps({"kind": type(config).__name__, **to_dict(config)}, indent=1)
-    write_bytes(folder / WEIGHTS, save(ready, {"format": "pt", "config": described, **notes}))
+    write_bytes(folder / WEIGHTS, in_order(save(ready, {"format": "pt", "config": described, **notes})))
     write_bytes(folder / CONFIG, described.encode())
+
+
+def in_order(data: bytes) -> bytes:
+    """A safetensors file with its header sorted: the library's order is random, and equal weights shall be equal files."""
+    body = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:body]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[body:]
 
 
 def load_config(folder: str | Path, kind: type[C]) -> C:
