@@ -179,7 +179,8 @@ def draw_files(system: "UnCLIP", request: Request, paths: Sequence[Path], args: 
             images, began = [], time.monotonic()
     if args.grid:
         prompts = list(dict.fromkeys(request.prompts))
-        columns = args.n if len(prompts) > 1 else -(-len(images) // max(1, round(len(images) ** 0.5)))
+        square = -(-len(images) // max(1, round(len(images) ** 0.5)))
+        columns = args.n if len(prompts) > 1 and args.n > 1 else square  # a row a prompt, or all together
         layout = {"prompts": prompts, "n": args.n, "columns": columns}
         record = system.record(request, 0) | {"version": unclip.__version__, "grid": layout}
         write(paths[0], sheet(images, columns), record, began, args)
