@@ -33,7 +33,7 @@ def save_module(
 
 
 def in_order(data: bytes) -> bytes:
-    """A safetensors file with its header sorted: the library's order is random, and equal weights shall be equal files."""
+    """A safetensors file with its header sorted: the library's order is random, and equal weights be equal files."""
     body = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:body]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)
