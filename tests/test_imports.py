@@ -50,7 +50,8 @@ def test_the_contract_can_be_broken(tmp_path, module, line):
 def test_nothing_heavy_is_imported_early():
     """`unclip --help` must answer at once: neither the package nor any command imports what it may not need."""
     commands = pkgutil.iter_modules([str(ROOT / "unclip" / "cli")], "unclip.cli.")
-    light = ["unclip", "unclip.errors", "unclip.files", *(command.name for command in commands)]
+    commands = [command.name for command in commands if not command.name.endswith("__main__")]  # which would run
+    light = ["unclip", "unclip.errors", "unclip.files", *commands]
     code = f"import sys\nfor name in {light}: __import__(name)\nprint(*sorted({HEAVY} & set(sys.modules)))"
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
