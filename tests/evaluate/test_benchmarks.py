@@ -1,0 +1,73 @@
+"""The benchmarks measure what they say; how long it takes is not for a test."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from unclip.models.clip import CLIPConfig
+from unclip.nn.transformer import TransformerConfig
+from unclip.pipeline import UnCLIP
+from unclip.train.recipe import DataConfig, TrainConfig
+from unclip.train.stages import CLIPRecipe
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return import_module
+
+
+def test_both_ways_of_each_comparison_give_the_same(script, weights):
+    system = UnCLIP.from_pretrained(weights)
+    seen = []
+    with torch.inference_mode():
+        for what, slow, fast, ways in script("sampling").comparisons(system, 3):
+            a, b = ways[slow](), ways[fast]()
+            torch.testing.assert_close(torch.cat(a) if isinstance(a, list) else a, b, rtol=1e-4, atol=1e-5)
+            seen.append(what)
+    assert len(seen) == len(set(seen)) == 4
+
+
+def test_a_step_of_training_trains(script, corpus, tmp_path):
+    tower = TransformerConfig(width=16, depth=1, heads=2)
+    model = CLIPConfig(16, 16, 8, tower, tower, vocab=300)
+    recipe = CLIPRecipe("clip", model, TrainConfig(batch=8), DataConfig(size=16))
+    (corpus / "16" / "train").symlink_to(corpus / "16" / "val")
+    stage = recipe.stage(corpus, tmp_path, torch.device("cpu"))
+    before = stage.net.log_scale.item()
+    script("training").step(stage, bfloat=False)()
+    assert stage.net.log_scale.item() != before
+
+
+def test_the_time_of_a_picture_is_shared_among_its_stages(script, weights):
+    ((size, time, shares),) = script("generate").warm(UnCLIP.from_pretrained(weights), 1)
+    assert size == 16
+    assert time > 0
+    parts = [part.split() for part in shares.split(", ")]
+    assert [stage for stage, _ in parts] == ["prior", "decoder"]
+    assert sum(int(share.rstrip("%")) for _, share in parts) == pytest.approx(100, abs=1)
+
+
+def test_a_report_replaces_its_own_section_alone(script, tmp_path):
+    measure = script("measure")
+    for title, body in (("b", "old"), ("a", "first"), ("b", "new")):
+        measure.report(tmp_path, title, body, measure.table(["x", "y"], [[1, 2.34567]]))
+    (page,) = tmp_path.iterdir()
+    text = page.read_text()
+    assert text.startswith(f"# {measure.hardware()}\n\n## a\n\n`python ")
+    assert text.count("## b\n") == 1
+    assert "first" in text
+    assert "new" in text
+    assert "old" not in text
+    assert "| 1 | 2.35 |" in text
+
+
+def test_every_variant_takes_each_turn(script):
+    calls = []
+    times = script("measure").in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 20)
+    assert calls[:2] == ["a", "b"]  # to warm up
+    turns = [tuple(calls[i : i + 2]) for i in range(2, 42, 2)]
+    assert set(turns) == {("a", "b"), ("b", "a")}
+    assert [len(t) for t in times.values()] == [20, 20]
