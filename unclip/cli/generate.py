@@ -178,7 +178,7 @@ def draw_files(system: "UnCLIP", request: Request, paths: Sequence[Path], args: 
             write(paths[i], image, record, began, args)
             images, began = [], time.monotonic()
     if args.grid:
-        prompts = list(dict.fromkeys(request.prompts))
+        prompts = request.prompts[:: args.n]
         square = -(-len(images) // max(1, round(len(images) ** 0.5)))
         columns = args.n if len(prompts) > 1 and args.n > 1 else square  # a row a prompt, or all together
         layout = {"prompts": prompts, "n": args.n, "columns": columns}

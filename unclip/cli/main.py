@@ -38,6 +38,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         raise UnclipError(f"{message}; see: {self.prog} --help")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)  # argparse's own hides that it could not be written
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             kind = action.option_strings[-1] if action.option_strings else str(action.metavar).lower()
@@ -58,23 +61,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = dispatch([a for a in arguments if a != "--debug"])
         sys.stdout.flush()
         return code
-    except SystemExit as e:  # --help and --version
-        return int(e.code or 0)
     except KeyboardInterrupt:
         note("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()
         return 1
     except Exception as e:
         if debug:
             traceback.print_exc()
         message, code = explain(e)
         note(f"error: {message}")
+        abandon_stdout()
         return code
     finally:
         if main_thread:
             signal.signal(signal.SIGTERM, before)
+
+
+def abandon_stdout() -> None:
+    """If what is left to print cannot be, let Python not try again, with a complaint, as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def interrupt(number: int, frame: object) -> None:
@@ -92,18 +102,22 @@ def dispatch(arguments: list[str]) -> int:
             import_module(f"unclip.cli.{command}").add_parser(commands)
         else:
             commands.add_parser(command, help=help_line)
-    args, extra = parser.parse_known_args(arguments)
+    try:
+        args, extra = parser.parse_known_args(arguments)
+    except SystemExit as e:  # --help and --version
+        return int(e.code or 0)
+    if extra:
+        raise unexpected(extra[0], commands.choices.get(args.command, parser))
     if args.command is None:
         parser.print_help()
         return 0
-    if extra:
-        raise unexpected(extra[0], commands.choices[args.command])
     return import_module(f"unclip.cli.{args.command}").run(args)
 
 
 def unexpected(argument: str, parser: argparse.ArgumentParser) -> UnclipError:
     if argument.startswith("-"):
-        return unknown(argument.partition("=")[0], options(parser), "option")
+        name, known = argument.partition("=")[0], options(parser)
+        return unknown(name, [option for option in known if option.startswith(name)] or known, "option")
     return UnclipError(f"unexpected argument {argument!r}; texts with spaces need quotes; see: {parser.prog} --help")
 
 
