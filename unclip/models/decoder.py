@@ -19,6 +19,7 @@ class DecoderConfig:
     vocab: int = 8192
     context: int = 32
     image_tokens: int = 4  # context tokens made of z_i
+    layout: bool = True  # z_i also gives a map over the coarsest grid: scale-shift alone is slow to learn where things go
     text: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=192, depth=4, heads=3))
     unet: UNetConfig = field(default_factory=lambda: UNetConfig(out_channels=6, context=192, patch=4))
     diffusion: Process = field(default_factory=lambda: Process(predicts="x0", variance="learned", cap=20.0))
@@ -29,10 +30,11 @@ class Condition(NamedTuple):
 
     emb: Tensor
     keys: list[KV]
+    layout: Tensor | None = None
 
 
 class Decoder(nn.Module):
-    """z_i is added to the time embedding and becomes four tokens joined to the encoded caption."""
+    """z_i is added to the time embedding and becomes four tokens joined to the encoded caption; see also `layout`."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -46,7 +48,11 @@ class Decoder(nn.Module):
         self.z_emb, self.text_emb = nn.Linear(config.embed, emb), nn.Linear(width, emb)
         self.z_tokens = nn.Linear(config.embed, config.image_tokens * width)
         self.null_z = nn.Parameter(torch.randn(config.embed) * 0.02)
-        self.unet = UNet(config.unet)
+        self.unet, self.grid = UNet(config.unet), config.unet.coarsest(config.size)
+        self.layout = nn.Linear(config.embed, config.unet.channels[-1] * self.grid**2) if config.layout else None
+        if self.layout is not None:
+            nn.init.zeros_(self.layout.weight)
+            nn.init.zeros_(self.layout.bias)
         nn.init.normal_(self.tokens.weight, std=0.02)
 
     def condition(self, z_i: Tensor, tokens: Tensor, drop_z: Tensor, drop_text: Tensor) -> Condition:
@@ -59,8 +65,9 @@ class Decoder(nn.Module):
         last = (seen.sum(dim=1) - 1).clamp(min=0)
         pooled = text[torch.arange(len(text), device=text.device), last]
         context = torch.cat([self.z_tokens(z).unflatten(1, (-1, text.shape[2])), text], dim=1)
-        return Condition(self.z_emb(z) + self.text_emb(pooled), self.unet.keys(context))
+        layout = self.layout(z).unflatten(1, (-1, self.grid, self.grid)) if self.layout is not None else None
+        return Condition(self.z_emb(z) + self.text_emb(pooled), self.unet.keys(context), layout)
 
     def forward(self, x: Tensor, t: Tensor, given: Condition) -> Tensor:
         """x [B, 3, S, S], t [B] → [B, 6, S, S]: the estimate and the variance's place in its range."""
-        return self.unet(x, t, given.emb, given.keys).float()
+        return self.unet(x, t, given.emb, given.keys, given.layout).float()

@@ -28,6 +28,10 @@ class UNetConfig:
     def emb(self) -> int:
         return 4 * self.channels[0]
 
+    def coarsest(self, size: int) -> int:
+        """Side of the coarsest grid for pictures of `size` pixels a side."""
+        return size // self.patch // 2 ** (len(self.channels) - 1)
+
 
 class SpatialAttention(nn.Module):
     """Attention over the H·W positions of [B, C, H, W], and over the context's keys when there are any."""
@@ -47,7 +51,8 @@ class SpatialAttention(nn.Module):
 class UNet(nn.Module):
     """x [B, in, H, W], t [B] → [B, out, H, W]; H and W divisible by patch · 2^(levels − 1).
 
-    emb [B, emb] is added to the time embedding; keys are those of `keys(context)`, one pair for each attention.
+    emb [B, emb] is added to the time embedding; keys are those of `keys(context)`, one pair for each attention; layout
+    [B, C, h, w] is added to the coarsest grid, whose size `coarsest` tells.
     """
 
     def __init__(self, config: UNetConfig):
@@ -96,7 +101,7 @@ class UNet(nn.Module):
         return [a.attention.keys(context) for a in self.attentions()]
 
     def forward(
-        self, x: Tensor, t: Tensor, emb: Tensor | None = None, keys: list[KV] | None = None
+        self, x: Tensor, t: Tensor, emb: Tensor | None = None, keys: list[KV] | None = None, layout: Tensor | None = None
     ) -> Tensor:
         e = self.time(t)
         e = F.silu(e if emb is None else e + emb)
@@ -110,7 +115,7 @@ class UNet(nn.Module):
         for block, attention in self.down:
             h = attend(attention, block(h, e))
             skips.append(h)
-        h = self.middle[0](h, e)
+        h = self.middle[0](h if layout is None else h + layout, e)
         h = self.middle[2](attend(self.middle[1], h), e)
         for block, attention, resize in self.up:
             h = attend(attention, block(torch.cat([h, skips.pop()], dim=1), e))

@@ -1,5 +1,6 @@
 """`mini`: all four stages in about two hours on two CPU cores, on the core part of the illustrations."""
 
+from unclip.diffusion.process import Process
 from unclip.models.clip import CLIPConfig
 from unclip.models.decoder import DecoderConfig
 from unclip.models.prior import PriorConfig
@@ -33,8 +34,10 @@ def decoder() -> DecoderRecipe:
         DecoderConfig(
             text=TransformerConfig(width=160, depth=3, heads=5),
             unet=UNetConfig(out_channels=6, channels=(96, 128, 160), depth=1, context=160, patch=4),
+            diffusion=Process(predicts="x0", variance="learned", cap=4.0),
         ),
-        TrainConfig(steps=6000, batch=32, optimiser="muon", lr=8e-4, save_every=250, sample_every=500),
+        TrainConfig(steps=6000, batch=32, optimiser="muon", lr=8e-4, ema=0.998,
+                    save_every=250, sample_every=500),
     )
 
 

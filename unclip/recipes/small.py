@@ -42,7 +42,7 @@ def decoder() -> DecoderRecipe:
         DecoderConfig(
             text=TransformerConfig(width=160, depth=2, heads=5),
             unet=UNetConfig(
-                out_channels=6, channels=(96, 128, 128, 128), depth=1, attention=(1, 2, 3), context=160, patch=2
+                out_channels=6, channels=(96, 128, 128, 96), depth=1, attention=(1, 2, 3), context=160, patch=2
             ),
         ),
         TrainConfig(steps=20_000, batch=128, lr=8e-4, ema=0.9995, save_every=2000, sample_every=2000),
