@@ -84,8 +84,9 @@ def picture_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
         rows["Pixels"] = "as drawn" if record["pixels"] == picture.pixels else "changed since the picture was drawn"
     if not picture.parameters and not record:
         rows["Made by"] = "the file does not say"
-    width = max(map(len, rows))
-    return facts, [f"{clean(k):{width}}  {clean(v, 2000)}".rstrip() for k, v in rows.items() if v]
+    shown = {clean(name): clean(value, 2000) for name, value in rows.items() if value}
+    width = max(map(len, shown))
+    return facts, [f"{name:{width}}  {value}" for name, value in shown.items()]
 
 
 def replay(path: Path, args: argparse.Namespace) -> int:

@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 1 failed at work, 2 bad input, 130 interrupted."""
-    # Waiting threads sleep instead of spinning: the same speed alone, four times faster beside another busy process.
+    # Waiting threads sleep instead of spinning: beside another busy process this was up to four times faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("UNCLIP_DEBUG", "0") not in ("", "0")
