@@ -60,7 +60,7 @@ class Clip:
 
 
 class Threshold:
-    """Dynamic thresholding (Imagen 2205.11487, section 2.3): clip at a quantile s >= 1 of |x0|, then divide by s."""
+    """Dynamic thresholding (Imagen 2205.11487, section 2.3): clip at a quantile s >= 1 of `|x0|`, then divide by s."""
 
     def __init__(self, denoise: Denoise, quantile: float = 0.995):
         self.denoise, self.quantile = denoise, quantile
