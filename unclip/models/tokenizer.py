@@ -95,7 +95,8 @@ class Tokenizer:
     @classmethod
     def clip(cls) -> "Tokenizer":
         """OpenAI CLIP's 49,408 entries: 256 bytes, the same as last of a word, 48,894 merges, start, end."""
-        merges = [tuple(line.split(" ")) for line in gzip.decompress(CLIP_MERGES.read_bytes()).decode().splitlines()]
+        lines = gzip.decompress(CLIP_MERGES.read_bytes()).decode().splitlines()
+        merges = [(left, right) for left, right in map(str.split, lines)]
         # Bytes that print stand for themselves and come first; the rest follow, renamed from U+0100 on.
         letters = sorted(ByteLevel.alphabet(), key=ord)
         names = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge) for merge in merges)]
@@ -133,7 +134,8 @@ class Tokenizer:
         encoding = self.bpe.encode(words, is_pretokenized=True)
         if len(encoding) <= room:
             return ""
-        return text[starts[encoding.word_ids[room]] + encoding.offsets[room][0] :].strip()
+        word, (begin, _) = encoding.word_ids[room], encoding.offsets[room]
+        return text[starts[word or 0] + begin :].strip()
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """The text of one row of ids, up to its end token; as normalised when it was encoded (lower case)."""
