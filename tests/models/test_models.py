@@ -56,6 +56,21 @@ def test_clip_loss_leaves_out_pairs_that_are_also_true(clip):
     assert clip.loss(pictures, ids, torch.ones_like(alone), 1.0, g).item() == pytest.approx(0, abs=1e-5)
 
 
+def test_clip_learns_to_sketch_when_asked():
+    """The thumbnail's error is part of the loss, and falls as the head learns it."""
+    torch.manual_seed(0)
+    net, g = CLIP(CLIPConfig(16, 16, 4, TOWER, TOWER, 64, 12, sketch=2)), torch.Generator()
+    pictures, ids = torch.rand(8, 3, 1, 1).repeat(1, 1, 16, 16) * 2 - 1, captions(*([i] for i in range(5, 13)))
+    steps = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(200):
+        loss = net.loss(pictures, ids, torch.eye(8, dtype=torch.bool), 1.0, g)
+        loss.backward()
+        steps.step()
+        steps.zero_grad()
+    told = net.sketch(4.0 * net.encode_image(pictures)).view(8, 3, 2, 2)
+    assert (told - pictures[:, :, :2, :2]).square().mean() < 0.1 * pictures.var()
+
+
 def test_clip_image_tower_sees_only_the_kept_patches(clip):
     pictures = torch.randn(2, 3, 16, 16)
     kept = torch.tensor([[0, 1], [0, 1]])

@@ -21,6 +21,7 @@ class CLIPConfig:
     vocab: int = 8192
     context: int = 32  # tokens of a caption, start and end included
     end: int = 2  # id of the end token, where the caption's embedding is read
+    sketch: int = 0  # side of a thumbnail that z_i must tell while CLIP learns; 0 is the paper's CLIP, which need not
 
 
 class ImageTower(nn.Module):
@@ -70,6 +71,7 @@ class CLIP(nn.Module):
         self.config = config
         self.image, self.text = ImageTower(config), TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature, inverted
+        self.sketch = nn.Linear(config.embed, 3 * config.sketch**2) if config.sketch else None
 
     def encode_image(self, pictures: Tensor, kept: Tensor | None = None) -> Tensor:
         """pictures [B, 3, S, S] in [−1, 1] → unit z_i [B, embed], float32."""
@@ -85,6 +87,7 @@ class CLIP(nn.Module):
 
         same: boolean [B, B], true where caption j also describes picture i; those pairs are no negatives.
         keep: the share of patches seen, drawn from `g` (FLIP: half the work, and an augmentation).
+        With a `sketch`, the squared error of the thumbnail is added: captions alone teach z_i what is shown, not where.
         """
         patches = self.image.position.shape[1] - 1
         kept = torch.rand(len(pictures), patches, generator=g).argsort(1)[:, : max(1, round(keep * patches))]
@@ -93,4 +96,8 @@ class CLIP(nn.Module):
         logits = self.log_scale.clamp(max=math.log(100)).exp() * z_i @ z_t.T
         own = torch.arange(len(logits), device=logits.device)
         logits = logits.masked_fill(same & (own[:, None] != own), -torch.inf)
-        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        if self.sketch is None:
+            return loss
+        thumbnail = F.adaptive_avg_pool2d(pictures, self.config.sketch).flatten(1)
+        return loss + 10 * (self.sketch(self.config.embed**0.5 * z_i).float() - thumbnail).square().mean()

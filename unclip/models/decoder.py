@@ -19,7 +19,7 @@ class DecoderConfig:
     vocab: int = 8192
     context: int = 32
     image_tokens: int = 4  # context tokens made of z_i
-    layout: bool = True  # z_i also gives a map over the coarsest grid: scale-shift alone is slow to learn where things go
+    layout: bool = True  # z_i also gives a map over the coarsest grid, beside scale and shift, which know no place
     text: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=192, depth=4, heads=3))
     unet: UNetConfig = field(default_factory=lambda: UNetConfig(out_channels=6, context=192, patch=4))
     diffusion: Process = field(default_factory=lambda: Process(predicts="x0", variance="learned", cap=20.0))

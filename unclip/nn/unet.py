@@ -101,7 +101,12 @@ class UNet(nn.Module):
         return [a.attention.keys(context) for a in self.attentions()]
 
     def forward(
-        self, x: Tensor, t: Tensor, emb: Tensor | None = None, keys: list[KV] | None = None, layout: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        emb: Tensor | None = None,
+        keys: list[KV] | None = None,
+        layout: Tensor | None = None,
     ) -> Tensor:
         e = self.time(t)
         e = F.silu(e if emb is None else e + emb)
