@@ -90,7 +90,8 @@ def test_mistakes_on_the_command_line(cli, words, message):
         (MemoryError(), "out of memory", 1),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory", 1),
         (OSError(errno.ENOSPC, "No space left on device", "x.png"), "the disk is full: x.png", 1),
-        (PermissionError(errno.EACCES, "Permission denied", "x.png"), "x.png: Permission denied", 1),
+        (PermissionError(errno.EACCES, "Permission denied", "x.png"), "x.png: Permission denied", 2),
+        (OSError(errno.EIO, "Input/output error"), "input or output: Input/output error", 1),
         (ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow"), "this needs the package 'pyarrow'; "
          "install it: pip install 'unclip[data]'", 2),
         (ModuleNotFoundError("No module named 'zzz'", name="zzz"), "this needs the package 'zzz'", 2),

@@ -142,7 +142,7 @@ def explain(e: Exception) -> tuple[str, int]:
     if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: {e.filename or 'while writing'}; free some space or choose another disk", 1
     if isinstance(e, OSError) and e.strerror:
-        return f"{e.filename or 'input or output'}: {e.strerror}", 1
+        return f"{e.filename or 'input or output'}: {e.strerror}", 2 if e.filename else 1
     return f"{type(e).__name__}: {clean(e) or 'no more is known'}; --debug shows where", 1
 
 
