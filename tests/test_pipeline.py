@@ -12,13 +12,17 @@ from safetensors.torch import load_file, save_file
 from unclip import metadata
 from unclip.errors import UnclipError
 from unclip.machine import pick_device
+from unclip.models.clip import CLIP
 from unclip.models.decoder import Decoder
+from unclip.models.prior import Prior
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.upsampler import Upsampler
 from unclip.pictures import to_pil
 from unclip.pipeline import STEPS, UnCLIP
+from unclip.recipes import mini
 from unclip.settings import DIFFUSERS, LONGEST, SAMPLERS, Request, Settings
 
+KINDS = (CLIP, Prior, Decoder, Upsampler)
 FEW = {"steps": 3, "prior_steps": 3, "upsampler_steps": 2}
 
 
@@ -52,6 +56,25 @@ def test_threads_do_not_change_a_picture(tiny, sampler):
         for threads in (1, 2):
             torch.set_num_threads(threads)
             pictures.append(png(draw(tiny, sampler=sampler).images[0]))
+    finally:
+        torch.set_num_threads(before)
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.slow
+def test_threads_do_not_change_a_picture_of_the_shipped_size(tiny):
+    """The networks of mini with random weights: their layers have other shapes, at which other kernels run."""
+    torch.manual_seed(0)
+    parts = {make.__name__: kind(make().model).eval() for make, kind in zip(mini.stages, KINDS, strict=True)}
+    for part in parts.values():
+        for parameter in part.requires_grad_(False).parameters():
+            parameter += 0.02 * torch.randn(parameter.shape)
+    system, before = UnCLIP(tiny.tokenizer, **parts), torch.get_num_threads()
+    try:
+        pictures = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            pictures.append(png(draw(system, steps=2, prior_steps=2, upsampler_steps=1).images[0]))
     finally:
         torch.set_num_threads(before)
     assert pictures[0] == pictures[1]
