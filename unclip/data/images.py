@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass
 class Corpus:
-    """images: uint8 RGBA [N, 4, S, S]; meta: what the shards say of each; weight: how often each is drawn."""
+    """images: uint8 RGBA [N, 4, S, S]; meta: what the shards say of each, with how often to draw it (`weight`)."""
 
     images: Tensor
     meta: list[dict]

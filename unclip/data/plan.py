@@ -30,7 +30,8 @@ def chance(*words: str) -> float:
 
 
 def describe(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """The JSON of every picture. A picture is `core` when its concept occurs in three or more colour sets."""
+    """The JSON of every picture. A picture is `core` when three or more styles draw its concept in colour,
+    and it is itself in colour, no flag and no skin tone."""
     styles = colour_styles(pictures)
     described = []
     for p in pictures:

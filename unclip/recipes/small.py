@@ -1,4 +1,4 @@
-"""`small`: all of the corpus on one modern accelerator in about half an hour, 32 million parameters in all.
+"""`small`: all of the corpus on one modern accelerator in about half an hour, 31 million parameters in all.
 
 Repeating `unclip train small --minutes 9` runs it in slices; corpus, augmentation and noise stay on the device.
 """

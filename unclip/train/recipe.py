@@ -67,7 +67,7 @@ class Stage:
         return self.corpus.draw(step, config.batch, config.seed, self.recipe.data.coloured)
 
     def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
-        """The mean loss of a batch; everything random comes from `g`, on the CPU."""
+        """The mean loss of a batch; everything random is a function of `g`, which is on the CPU."""
         raise TypeError(f"{type(self).__name__} defines no loss")
 
     def preview(self, net: nn.Module) -> tuple[Image.Image | None, dict[str, float]]:
