@@ -29,12 +29,12 @@ def table(results: dict[str, Any]) -> str:
             numbers = "".join(f"{percent(r[k]):>16}" for k in ("generated", "real"))
             quotient = "–" if r["ratio"] is None else f"{r['ratio']['value']:.3f} ± {r['ratio']['error']:.3f}"
             lines.append(f"{f'{name}, {asked}':24}{split['pictures']:8}{numbers}{quotient:>16}{r['chance']:10.1%}")
-    lines += ["", f"{'distance':24}{'pictures':>8}{'generated':>16}{'halves':>16}{'floor':>16}"]
+    lines += ["", f"{'distance':24}{'pictures':>8}{'generated':>18}{'halves':>18}{'floor':>18}"]
     for name, split in results["splits"].items():
         d = split["distance"]
         for kind in ("frechet", "kernel"):
             errors = d.get(f"{kind}_error", {})
-            numbers = "".join(f"{distance(v, errors.get(k)):>16}" for k, v in d[kind].items())
+            numbers = "".join(f"{distance(v, errors.get(k)):>18}" for k, v in d[kind].items())
             lines.append(f"{f'{name}, {kind}':24}{split['pictures']:8}{numbers}")
     return "\n".join([*lines, f"space    {judge['space']}", "", NOTES])
 
