@@ -75,6 +75,14 @@ def clip(seed: int, embed: int = 16) -> CLIP:
     return CLIP(CLIPConfig(embed, SIZE, 8, TOWER, TOWER, vocab=300, context=32)).eval()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_shipped():
+    """The package's own judge looks at 64 px; these pipelines draw less, and bring a judge of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unclip.evaluate.judge.SHIPPED", Path("nowhere"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """A pipeline folder of random weights, with a judge of other random weights as a run leaves it."""
