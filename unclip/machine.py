@@ -1,6 +1,7 @@
 """What this machine can do, and the settings that make it quick."""
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -10,7 +11,7 @@ from unclip.errors import UnclipError
 
 def best_device() -> torch.device:
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun says which is whose
     return torch.device("cpu")  # mps lacks float64, which the schedules are kept in
 
 

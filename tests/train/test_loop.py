@@ -99,8 +99,8 @@ def test_it_learns(name, data, recipes, clip_run):
 def test_not_finite_stops_and_keeps_the_last_good_checkpoint(data, recipes, tmp_path, monkeypatch):
     real = loop.Stage.batch
 
-    def batch(self, step):
-        made = real(self, step)
+    def batch(self, step, share):
+        made = real(self, step, share)
         if step == 5:
             made.pictures[0] = torch.nan
         return made

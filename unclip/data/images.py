@@ -95,12 +95,12 @@ class Corpus:
         line = torch.cat([self.epoch(e, seed) for e in range(first, last + 1)])
         return line[step * batch - first * length :][:batch]
 
-    def draw(self, step: int, batch: int, seed: int, coloured: float = 0.0) -> Batch:
-        """Batch `step`: pictures on white, or with chance `coloured` on a flat colour that the caption names.
-
-        One-colour pictures are painted with a random ink half the time.
+    def draw(self, step: int, batch: int, seed: int, coloured: float = 0.0, share: slice = slice(None)) -> Batch:
+        """Batch `step`, or a share of it: pictures on white, or with chance `coloured` on a flat colour that the
+        caption names. One-colour pictures are painted with a random ink half the time.
         """
-        return self.view(self.rows(step, batch, seed), random.Random(f"{seed} {step}"), coloured)
+        rng = random.Random(f"{seed} {step}" if share == slice(None) else f"{seed} {step} {share.start}")
+        return self.view(self.rows(step, batch, seed)[share], rng, coloured)
 
     def view(self, rows: Tensor, rng: random.Random, coloured: float = 0.0) -> Batch:
         """Pictures of the given rows under drawn captions."""

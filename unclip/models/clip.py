@@ -21,11 +21,16 @@ class CLIPConfig:
     vocab: int = 8192
     context: int = 32  # tokens of a caption, start and end included
     end: int = 2  # id of the end token, where the caption's embedding is read
-    sketch: int = 0  # side of a thumbnail that z_i must tell while CLIP learns; 0 is the paper's CLIP, which need not
+    sketch: int = 0  # side of a thumbnail that z_i is given, and must tell; 0 is the paper's CLIP, which need not
+
+
+def thumbnail(pictures: Tensor, side: int) -> Tensor:
+    """[B, 3, S, S] → [B, 3·side²]: each pixel the mean of what it covers."""
+    return F.adaptive_avg_pool2d(pictures, side).flatten(1)
 
 
 class ImageTower(nn.Module):
-    """pictures [B, 3, S, S] in [−1, 1] → z_i [B, embed]: a ViT read at its class token."""
+    """pictures [B, 3, S, S] in [−1, 1] → z_i [B, embed]: a ViT read at its class token, and the thumbnail if asked."""
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
@@ -35,6 +40,8 @@ class ImageTower(nn.Module):
         self.position = nn.Parameter(torch.randn(1, 1 + grid**2, width) * 0.02)
         self.transformer = Transformer(config.image)
         self.project = nn.Linear(width, config.embed, bias=False)
+        self.side = config.sketch
+        self.sketch = nn.Linear(3 * self.side**2, config.embed) if self.side else None
 
     def forward(self, pictures: Tensor, kept: Tensor | None = None) -> Tensor:
         """kept [B, K]: the patches to look at; all by default."""
@@ -42,7 +49,8 @@ class ImageTower(nn.Module):
         if kept is not None:
             x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))
         x = torch.cat([(self.first + self.position[:, :1]).expand(len(x), -1, -1).to(x), x], dim=1)
-        return self.project(self.transformer(x)[0][:, 0])
+        z_i = self.project(self.transformer(x)[0][:, 0])
+        return z_i if self.sketch is None else z_i + self.sketch(thumbnail(pictures, self.side))
 
 
 class TextTower(nn.Module):
@@ -99,5 +107,5 @@ class CLIP(nn.Module):
         loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
         if self.sketch is None:
             return loss
-        thumbnail = F.adaptive_avg_pool2d(pictures, self.config.sketch).flatten(1)
-        return loss + 10 * (self.sketch(self.config.embed**0.5 * z_i).float() - thumbnail).square().mean()
+        told = self.sketch(self.config.embed**0.5 * z_i).float()
+        return loss + 10 * (told - thumbnail(pictures, self.config.sketch)).square().mean()

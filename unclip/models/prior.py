@@ -27,6 +27,11 @@ class Prefix(NamedTuple):
     keys: list[KV]
     seen: Tensor  # [B, 1, 1, context + 1], false where the caption is padding
 
+    def repeat(self, times: int) -> "Prefix":
+        """Each caption's several times over, side by side."""
+        keys = [(k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.keys]
+        return Prefix(keys, self.seen.repeat_interleave(times, 0))
+
 
 class Prior(nn.Module):
     """Sequence: encoded text, z_t, t, noised z_i, final; the last output is the estimate of the clean z_i.

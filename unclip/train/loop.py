@@ -15,6 +15,7 @@ from unclip.files import atomic, writing
 from unclip.machine import best_device, keep_buffers, native_bfloat16
 from unclip.train.log import Log, progress, say
 from unclip.train.optim import EMA, optimiser, rate
+from unclip.train.distributed import Team
 from unclip.train.recipe import Recipe, Stage
 from unclip.train.state import State, checkpoints, newest_good
 from unclip.weights.config import to_dict
@@ -38,21 +39,26 @@ class Stop:
             signal.signal(number, handler)
 
 
-def train(
-    recipe: Recipe, data: Path, out: Path, device: torch.device | None = None, minutes: float = math.inf
-) -> bool:
+def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = None, minutes: float = math.inf) -> bool:
     """Train one stage on the shards in `data`, in OUT/NAME; its averaged weights go to OUT/model. True when done.
 
-    Stops early, with everything saved, after `minutes`; on SIGTERM and Ctrl-C it does too, and raises
-    KeyboardInterrupt. Raises UnclipError on bad settings or data, and when the loss is no longer finite.
+    Under torchrun the processes share each batch. Stops early, with everything saved, after `minutes`; on SIGTERM and
+    Ctrl-C it does too, and raises KeyboardInterrupt. Raises UnclipError on bad settings or data, and when the loss is
+    no longer finite.
     """
     device = device or best_device()
     keep_buffers()
     config, folder, began = recipe.train, out / recipe.name, time.monotonic()
+    team = Team.assemble(device)
+    share = team.share(config.batch)
     with writing(folder):
         (folder / "samples").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
+    if not team.leads:
+        team.wait()  # the first process makes what a stage may make, such as the tokenizer
     stage = recipe.stage(data, out / "model", device)
+    if team.leads:
+        team.wait()
     ema = EMA(stage.net, config.ema)
     stepper = optimiser(stage.net, config.optimiser, config.lr, config.beta2, config.eps, config.weight_decay)
     state = State(stage.net, ema, stepper)
@@ -60,24 +66,34 @@ def train(
     checkpoint = newest_good(folder, identity, say)
     if checkpoint:
         state.restore(checkpoint, device)
-        say(f"{recipe.name}: resuming at step {state.step} of {config.steps}")
-    log, losses, seen = Log(folder / "log.jsonl", state.step), [], time.monotonic()
+        if team.leads:
+            say(f"{recipe.name}: resuming at step {state.step} of {config.steps}")
+    objective = team.objective(stage)
+    log, losses, seen = Log(folder / "log.jsonl", state.step, team.leads), [], time.monotonic()
+    saved = state.step if checkpoint else None
     bfloat = config.precision == "bf16" or (config.precision == "auto" and native_bfloat16(device))
 
-    def save() -> Path:
+    def save() -> None:
+        nonlocal saved
         settle(losses, stage, config, folder)
-        stage.export(ema.net, out / "model", {"step": str(state.step), "recipe": json.dumps(identity)})
-        return state.save(folder, identity)
+        if team.leads:
+            stage.export(ema.net, out / "model", {"step": str(state.step), "recipe": json.dumps(identity)})
+            state.save(folder, identity)
+        saved = state.step
+        team.wait()
 
-    with Stop() as stop, progress(recipe.name, state.step, config.steps) as bar:
-        while state.step < config.steps and not stop.asked and time.monotonic() - began < 60 * minutes:
+    def over() -> bool:
+        return team.any(stop.asked or time.monotonic() - began >= 60 * minutes, device)
+
+    with Stop() as stop, progress(recipe.name, state.step, config.steps, team.leads) as bar:
+        while state.step < config.steps and not over():
             step = state.step
-            torch.manual_seed(generator(config.seed, f"step {step}").initial_seed())  # dropout
-            share = rate(step, config.steps, config.warmup, config.decay)
+            torch.manual_seed(generator(config.seed, team.stream(f"step {step}")).initial_seed())  # dropout
+            height = rate(step, config.steps, config.warmup, config.decay)
             for group in state.optimiser.param_groups:
-                group["lr"] = config.lr * share
+                group["lr"] = config.lr * height
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat):
-                loss = stage.loss(stage.batch(step), generator(config.seed, f"noise {step}"))
+                loss = objective(stage.batch(step, share), generator(config.seed, team.stream(f"noise {step}")))
             loss.backward()
             nn.utils.clip_grad_norm_(stage.net.parameters(), config.clip)
             losses.append((step, loss.detach()))
@@ -91,9 +107,9 @@ def train(
             if state.step % config.log_every == 0:
                 mean, speed = settle(losses, stage, config, folder), config.log_every * config.batch
                 speed, seen = speed / (time.monotonic() - seen), time.monotonic()
-                log(state.step, loss=mean, lr=config.lr * share, images_per_second=speed)
+                log(state.step, loss=mean, lr=config.lr * height, images_per_second=speed)
                 bar.set_postfix_str(f"loss {mean:.4f}, {speed:.1f} images/s")
-            if state.step % config.sample_every == 0 or state.step == config.steps:
+            if team.leads and (state.step % config.sample_every == 0 or state.step == config.steps):
                 picture, measures = stage.preview(ema.net)
                 log(state.step, **measures)
                 say(f"{recipe.name} {state.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in measures.items()))
@@ -102,10 +118,11 @@ def train(
                         picture.save(path, "PNG")
             if state.step % config.save_every == 0 and state.step < config.steps:
                 save()
-    if checkpoint is None or checkpoints(folder)[0].name != f"step-{state.step:08d}":
+    if saved != state.step:
         save()
-    if stop.asked:
-        say(f"{recipe.name}: stopped at step {state.step} of {config.steps}; repeat the command to go on")
+    if team.any(stop.asked, device):
+        if team.leads:
+            say(f"{recipe.name}: stopped at step {state.step} of {config.steps}; repeat the command to go on")
         raise KeyboardInterrupt
     return state.step >= config.steps
 

@@ -62,9 +62,10 @@ class Stage:
         self.recipe, self.device = recipe, device
         self.corpus = Corpus.load(data, recipe.data.size, "train", recipe.data.core).to(device)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, share: slice = slice(None)) -> Batch:
+        """The given share of batch number `step`."""
         config = self.recipe.train
-        return self.corpus.draw(step, config.batch, config.seed, self.recipe.data.coloured)
+        return self.corpus.draw(step, config.batch, config.seed, self.recipe.data.coloured, share)
 
     def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
         """The mean loss of a batch; everything random is a function of `g`, which is on the CPU."""

@@ -178,6 +178,7 @@ class DiffusionStage(Stage):
 class PriorRecipe(Recipe):
     model: PriorConfig = field(default_factory=PriorConfig)
     drop: float = 0.1  # how often the condition is left out
+    repeats: int = 4  # noised z_i for each caption: its prefix is most of the work, and they share it
 
     def stage(self, data: Path, model: Path, device: torch.device) -> "PriorStage":
         return PriorStage(self, data, model, device)
@@ -198,7 +199,8 @@ class PriorStage(DiffusionStage):
         with torch.no_grad():
             text, z_t = self.encoders.clip.encode_text(ids)
         drop = chance(self.recipe.drop, len(ids), g, self.device)
-        return self.net.scale * z_i, self.net.condition(text, z_t, ids != 0, drop)
+        given = self.net.condition(text, z_t, ids != 0, drop)
+        return (self.net.scale * z_i).repeat_interleave(self.recipe.repeats, 0), given.repeat(self.recipe.repeats)
 
     @torch.no_grad()
     def preview(self, net: nn.Module) -> tuple[None, dict[str, float]]:
