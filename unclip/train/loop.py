@@ -13,9 +13,9 @@ from unclip.data.images import generator
 from unclip.errors import UnclipError
 from unclip.files import atomic, writing
 from unclip.machine import best_device, keep_buffers, native_bfloat16
+from unclip.train.distributed import Team
 from unclip.train.log import Log, progress, say
 from unclip.train.optim import EMA, optimiser, rate
-from unclip.train.distributed import Team
 from unclip.train.recipe import Recipe, Stage
 from unclip.train.state import State, checkpoints, newest_good
 from unclip.weights.config import to_dict
