@@ -31,10 +31,10 @@ def tiny():
 
     torch.manual_seed(0)
     tower, vocab = TransformerConfig(width=16, depth=1, heads=2), 300
-    net = UNetConfig(out_channels=6, channels=(8, 8), depth=1, attention=(1,), head=8, context=16, patch=2)
+    net = UNetConfig(out_channels=6, channels=(8, 8), depth=1, attention=(1,), head=8, context=16, patch=2, layout=2)
     clip = CLIP(CLIPConfig(16, 16, 8, tower, tower, vocab, context=16))
     prior = Prior(PriorConfig(16, 16, 16, tower))
-    decoder = Decoder(DecoderConfig(16, 16, vocab, 16, 2, True, tower, net))
+    decoder = Decoder(DecoderConfig(16, 16, vocab, 16, 2, tower, net))
     upsampler = Upsampler(UpsamplerConfig(16, 64, unet=UNetConfig(6, channels=(8,), depth=1, attention=(), patch=4)))
     for part in (clip, prior, decoder, upsampler):
         for parameter in part.eval().requires_grad_(False).parameters():

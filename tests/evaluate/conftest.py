@@ -90,7 +90,7 @@ def weights(tmp_path_factory) -> Path:
     tokenizer = Tokenizer.train(["thing 1, style 2"], 300)
     net = clip(0)
     decoder = DecoderConfig(
-        SIZE, 16, 300, 32, 2, True, TOWER, UNetConfig(out_channels=6, channels=(8,), depth=1, attention=(0,), head=8,
+        SIZE, 16, 300, 32, 2, TOWER, UNetConfig(out_channels=6, channels=(8,), depth=1, attention=(0,), head=8,
                                                       context=16, patch=4)
     )  # fmt: skip
     prior = Prior(PriorConfig(16, 16, 32, TOWER))

@@ -119,8 +119,8 @@ def test_prior_ignores_padding_and_dropped_conditions(prior):
 @pytest.fixture
 def decoder() -> Decoder:
     torch.manual_seed(0)
-    unet = UNetConfig(3, 6, (8, 16), 1, (1,), 8, context=32, patch=2)
-    net = Decoder(DecoderConfig(16, 16, 64, 12, 4, True, TOWER, unet)).eval()
+    unet = UNetConfig(3, 6, (8, 16), 1, (1,), 8, context=32, patch=2, layout=2)
+    net = Decoder(DecoderConfig(16, 16, 64, 12, 4, TOWER, unet)).eval()
     for p in net.unet.parameters():
         p.data += torch.randn_like(p) * 0.05  # past the zeros that a fresh network ends its branches with
     return net

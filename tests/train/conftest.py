@@ -50,14 +50,14 @@ def data(tmp_path_factory) -> Path:
 TOWER = TransformerConfig(16, 1, 2)
 QUICK = TrainConfig(steps=8, batch=4, lr=3e-3, warmup=2, save_every=3, sample_every=4, log_every=2, precision="fp32")
 SMALL = DataConfig(size=16, coloured=0.3)
-NET = UNetConfig(3, 6, (8, 16), 1, (1,), 8, context=16, patch=2, dropout=0.1)
+NET = UNetConfig(3, 6, (8, 16), 1, (1,), 8, context=16, patch=2, layout=2, dropout=0.1)
 
 
 @pytest.fixture
 def recipes() -> dict:
     """One of each stage: tiny, with dropout, so that every kind of randomness is in play."""
     upsampler = UpsamplerConfig(16, 64, True, UNetConfig(6, 3, (8, 8), 1, (), patch=2))
-    decoder = DecoderConfig(16, 16, 400, 16, 4, True, TOWER, NET, mini.decoder().model.diffusion)
+    decoder = DecoderConfig(16, 16, 400, 16, 4, TOWER, NET, mini.decoder().model.diffusion)
     return {
         "clip": CLIPRecipe("clip", CLIPConfig(16, 16, 4, TOWER, TOWER, 400, 16), QUICK, SMALL),
         "prior": PriorRecipe("prior", PriorConfig(16, 16, 16, TransformerConfig(16, 1, 2, 0.1)), QUICK, SMALL),

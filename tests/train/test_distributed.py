@@ -67,18 +67,18 @@ loop.train(conftest.recipes.__wrapped__()["clip"], Path({data!r}), Path(sys.argv
 """
 
 
-def torchrun(script: Path, out: Path, fails_at: int, port: str) -> int:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+def torchrun(script: Path, out: Path, fails_at: int) -> int:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     return subprocess.run([*command, script, out, str(fails_at)], env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
 
 
-def test_stopping_and_going_on_is_exact_in_two_processes(data, tmp_path, unused_port):
+def test_stopping_and_going_on_is_exact_in_two_processes(data, tmp_path):
     script = tmp_path / "go.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), data=str(data)))
-    assert torchrun(script, tmp_path / "whole", -1, unused_port) == 0
-    assert torchrun(script, tmp_path / "broken", 4, unused_port) == 1
+    assert torchrun(script, tmp_path / "whole", -1) == 0
+    assert torchrun(script, tmp_path / "broken", 4) == 1
     assert checkpoints(tmp_path / "broken" / "clip")[0].name == "step-00000003"
-    assert torchrun(script, tmp_path / "broken", -1, unused_port) == 0
+    assert torchrun(script, tmp_path / "broken", -1) == 0
     ends = [load_file(checkpoints(tmp_path / run / "clip")[0] / "state.safetensors") for run in ("whole", "broken")]
     assert all(torch.equal(v, ends[1][k]) for k, v in ends[0].items())
     lines = [json.loads(line) for line in (tmp_path / "whole" / "clip" / "log.jsonl").read_text().splitlines()]

@@ -19,7 +19,6 @@ class DecoderConfig:
     vocab: int = 8192
     context: int = 32
     image_tokens: int = 4  # context tokens made of z_i
-    layout: bool = True  # z_i also gives a map over the coarsest grid, beside scale and shift, which know no place
     text: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=192, depth=4, heads=3))
     unet: UNetConfig = field(default_factory=lambda: UNetConfig(out_channels=6, context=192, patch=4))
     diffusion: Process = field(default_factory=lambda: Process(predicts="x0", variance="learned", cap=20.0))
@@ -34,7 +33,10 @@ class Condition(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """z_i is added to the time embedding and becomes four tokens joined to the encoded caption; see also `layout`."""
+    """z_i is added to the time embedding and becomes four tokens joined to the encoded caption.
+
+    With a `layout` in the U-Net, z_i also makes that map: scale, shift and tokens know no place.
+    """
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -48,11 +50,8 @@ class Decoder(nn.Module):
         self.z_emb, self.text_emb = nn.Linear(config.embed, emb), nn.Linear(width, emb)
         self.z_tokens = nn.Linear(config.embed, config.image_tokens * width)
         self.null_z = nn.Parameter(torch.randn(config.embed) * 0.02)
-        self.unet, self.grid = UNet(config.unet), config.unet.coarsest(config.size)
-        self.layout = nn.Linear(config.embed, config.unet.channels[-1] * self.grid**2) if config.layout else None
-        if self.layout is not None:
-            nn.init.zeros_(self.layout.weight)
-            nn.init.zeros_(self.layout.bias)
+        self.unet, self.grid = UNet(config.unet), config.size // config.unet.patch
+        self.layout = nn.Linear(config.embed, config.unet.layout * self.grid**2) if config.unet.layout else None
         nn.init.normal_(self.tokens.weight, std=0.02)
 
     def condition(self, z_i: Tensor, tokens: Tensor, drop_z: Tensor, drop_text: Tensor) -> Condition:

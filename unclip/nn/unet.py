@@ -21,16 +21,13 @@ class UNetConfig:
     head: int = 32  # channels a head
     context: int | None = None  # width of the tokens that attention also looks at
     patch: int = 1  # space-to-depth before the first convolution
+    layout: int = 0  # channels of a map joined to the picture there
     scale_shift: bool = True
     dropout: float = 0.0
 
     @property
     def emb(self) -> int:
         return 4 * self.channels[0]
-
-    def coarsest(self, size: int) -> int:
-        """Side of the coarsest grid for pictures of `size` pixels a side."""
-        return size // self.patch // 2 ** (len(self.channels) - 1)
 
 
 class SpatialAttention(nn.Module):
@@ -52,14 +49,14 @@ class UNet(nn.Module):
     """x [B, in, H, W], t [B] → [B, out, H, W]; H and W divisible by patch · 2^(levels − 1).
 
     emb [B, emb] is added to the time embedding; keys are those of `keys(context)`, one pair for each attention; layout
-    [B, C, h, w] is added to the coarsest grid, whose size `coarsest` tells.
+    [B, layout, H / patch, W / patch] is joined to the picture by channel.
     """
 
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = c = config
         self.time = TimeEmbedding(c.channels[0], c.emb)
-        self.conv_in = nn.Conv2d(c.in_channels * c.patch**2, c.channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(c.in_channels * c.patch**2 + c.layout, c.channels[0], 3, padding=1)
 
         def res(cin: int, cout: int, how=None) -> ResBlock:
             return ResBlock(cin, cout, c.emb, how, c.scale_shift, c.dropout)
@@ -115,12 +112,13 @@ class UNet(nn.Module):
         def attend(module: nn.Module, h: Tensor) -> Tensor:
             return module(h, next(given, None)) if isinstance(module, SpatialAttention) else h
 
-        h = self.conv_in(F.pixel_unshuffle(x, self.config.patch))
+        x = F.pixel_unshuffle(x, self.config.patch)
+        h = self.conv_in(x if layout is None else torch.cat([x, layout.to(x)], dim=1))
         skips = [h]
         for block, attention in self.down:
             h = attend(attention, block(h, e))
             skips.append(h)
-        h = self.middle[0](h if layout is None else h + layout, e)
+        h = self.middle[0](h, e)
         h = self.middle[2](attend(self.middle[1], h), e)
         for block, attention, resize in self.up:
             h = attend(attention, block(torch.cat([h, skips.pop()], dim=1), e))

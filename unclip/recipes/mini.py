@@ -14,7 +14,7 @@ from unclip.train.stages import CLIPRecipe, DecoderRecipe, PriorRecipe, Upsample
 def clip() -> CLIPRecipe:
     return CLIPRecipe(
         "clip",
-        CLIPConfig(text=TransformerConfig(width=256, depth=4, heads=4)),
+        CLIPConfig(text=TransformerConfig(width=256, depth=4, heads=4), sketch=8),
         TrainConfig(steps=850, batch=128, lr=8e-4, warmup=60, ema=0.99, weight_decay=0.1, save_every=100,
                     sample_every=50, log_every=10),
     )  # fmt: skip
@@ -24,7 +24,8 @@ def prior() -> PriorRecipe:
     return PriorRecipe(
         "prior",
         PriorConfig(transformer=TransformerConfig(width=256, depth=6, heads=4)),
-        TrainConfig(steps=600, batch=64, lr=6e-4, warmup=100, weight_decay=0.03, save_every=250, sample_every=250),
+        TrainConfig(steps=700, batch=64, optimiser="muon", lr=8e-4, warmup=100, weight_decay=0.03, ema=0.995,
+                    save_every=100, sample_every=100),
     )
 
 
@@ -33,11 +34,11 @@ def decoder() -> DecoderRecipe:
         "decoder",
         DecoderConfig(
             text=TransformerConfig(width=160, depth=3, heads=5),
-            unet=UNetConfig(out_channels=6, channels=(96, 128, 160), depth=1, context=160, patch=4),
+            unet=UNetConfig(out_channels=6, channels=(96, 128, 160), depth=1, context=160, patch=4, layout=4),
             diffusion=Process(predicts="x0", variance="learned", cap=4.0),
         ),
-        TrainConfig(steps=6000, batch=32, optimiser="muon", lr=8e-4, ema=0.998,
-                    save_every=250, sample_every=500),
+        TrainConfig(steps=3600, batch=64, optimiser="muon", lr=1e-3, ema=0.998,
+                    save_every=100, sample_every=300),
     )
 
 
@@ -56,7 +57,7 @@ def judge() -> CLIPRecipe:
     return CLIPRecipe(
         "judge",
         CLIPConfig(embed=192, patch=8, image=tower, text=tower),
-        TrainConfig(steps=400, batch=128, lr=8e-4, warmup=60, ema=0.99, weight_decay=0.1, seed=1, save_every=100,
+        TrainConfig(steps=950, batch=128, lr=8e-4, warmup=60, ema=0.99, weight_decay=0.1, seed=1, save_every=100,
                     sample_every=50, log_every=10),
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ def decoder() -> DecoderRecipe:
     net = UNetConfig(3, 6, (512, 1024, 1536, 2048), 3, (1, 2, 3), 64, context=2048, dropout=0.1)
     return DecoderRecipe(
         "decoder",
-        DecoderConfig(64, EMBED, VOCAB, CONTEXT, 4, False, TEXT, net, Process(variance="learned")),
+        DecoderConfig(64, EMBED, VOCAB, CONTEXT, 4, TEXT, net, Process(variance="learned")),
         TrainConfig(800_000, 2048, lr=1.2e-4, beta2=0.999, weight_decay=0.0, ema=0.9999),
     )
 

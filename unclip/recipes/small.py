@@ -19,7 +19,7 @@ EVERYTHING = DataConfig(core=False, coloured=0.15)
 def clip() -> CLIPRecipe:
     return CLIPRecipe(
         "clip",
-        CLIPConfig(text=TransformerConfig(width=256, depth=4, heads=4)),
+        CLIPConfig(text=TransformerConfig(width=256, depth=4, heads=4), sketch=8),
         TrainConfig(steps=3000, batch=1024, lr=1e-3, warmup=200, ema=0.995, weight_decay=0.1, log_every=50),
         EVERYTHING,
     )
@@ -42,7 +42,8 @@ def decoder() -> DecoderRecipe:
         DecoderConfig(
             text=TransformerConfig(width=160, depth=2, heads=5),
             unet=UNetConfig(
-                out_channels=6, channels=(96, 128, 128, 96), depth=1, attention=(1, 2, 3), context=160, patch=2
+                out_channels=6, channels=(96, 128, 128, 96), depth=1, attention=(1, 2, 3), context=160, patch=2,
+                layout=4,
             ),
         ),
         TrainConfig(steps=20_000, batch=128, lr=8e-4, ema=0.9995, save_every=2000, sample_every=2000),
