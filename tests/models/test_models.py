@@ -114,6 +114,10 @@ def test_prior_ignores_padding_and_dropped_conditions(prior):
     null = prior(x, t, prior.condition(text, z_t, seen, YES))
     assert torch.allclose(null, prior(x, t, prior.condition(-text, -z_t, seen, YES)), atol=1e-6)
     assert not torch.allclose(null, y)
+    mixed = prior.condition(text, z_t, seen, torch.tensor([True, False]))
+    assert torch.allclose(prior(x, t, mixed), torch.stack([null[0], y[1]]), atol=1e-6)
+    twice = prior(x.repeat_interleave(2, 0), t.repeat_interleave(2), mixed.repeat(2))
+    assert torch.allclose(twice, torch.stack([null[0], null[0], y[1], y[1]]), atol=1e-6)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ class Prefix(NamedTuple):
     """What a caption contributes: constant while z_i is denoised, so computed once."""
 
     keys: list[KV]
-    seen: Tensor  # [B, 1, 1, context + 1], false where the caption is padding
+    seen: Tensor  # [B, 1, 1, M ≤ context + 1], false where the caption is padding
 
     def repeat(self, times: int) -> "Prefix":
         """Each caption's several times over, side by side."""
@@ -56,14 +56,26 @@ class Prior(nn.Module):
     def condition(self, text: Tensor, z_t: Tensor, seen: Tensor, drop: Tensor) -> Prefix:
         """text [B, L ≤ context, text width], unit z_t [B, embed], seen [B, L] (true where a token is), drop [B]
         (true where the condition is replaced by the learned null)."""
+        given = self.prefix(text, self.scale * z_t, seen)
+        if not drop.any():
+            return given
+        null = self.prefix(self.null_text[None], self.null_z_t[None], seen.new_ones(1, self.config.context))
         missing = self.config.context - text.shape[1]
-        text, seen = nn.functional.pad(text, (0, 0, 0, missing)), nn.functional.pad(seen, (0, missing))
-        text = torch.where(drop[:, None, None], self.null_text.to(text), text)
-        z_t = torch.where(drop[:, None], self.null_z_t, self.scale * z_t)
-        seen = torch.cat([seen | drop[:, None], seen.new_ones(len(seen), 1)], dim=1)[:, None, None]
-        x = torch.cat([self.text(text), self.z_t(z_t)[:, None]], dim=1) + self.position[:, :-3]
-        mask = causal(x.shape[1], device=x.device) & seen
-        return Prefix(self.transformer(x, mask)[1], seen)
+
+        def choose(one: Tensor, other: Tensor) -> Tensor:
+            return torch.where(drop[:, None, None, None], other, nn.functional.pad(one, (0, 0, 0, missing)))
+
+        pairs = zip(given.keys, null.keys, strict=True)
+        keys = [(choose(k, null_k), choose(v, null_v)) for (k, v), (null_k, null_v) in pairs]
+        return Prefix(keys, choose(given.seen.mT, null.seen.mT).mT)
+
+    def prefix(self, text: Tensor, z_t: Tensor, seen: Tensor) -> Prefix:
+        """The Transformer over encoded text [B, L, text width] and scaled z_t [B, embed]."""
+        length = text.shape[1]
+        place = torch.cat([self.position[:, :length], self.position[:, -4:-3]], dim=1)
+        x = torch.cat([self.text(text), self.z_t(z_t)[:, None]], dim=1) + place
+        seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)[:, None, None]
+        return Prefix(self.transformer(x, causal(length + 1, device=x.device) & seen)[1], seen)
 
     def forward(self, x: Tensor, t: Tensor, given: Prefix) -> Tensor:
         """x: noised scale · z_i [B, embed], t [B] → the estimate of scale · z_i [B, embed]."""

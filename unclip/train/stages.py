@@ -178,7 +178,7 @@ class DiffusionStage(Stage):
 class PriorRecipe(Recipe):
     model: PriorConfig = field(default_factory=PriorConfig)
     drop: float = 0.1  # how often the condition is left out
-    repeats: int = 4  # noised z_i for each caption: its prefix is most of the work, and they share it
+    repeats: int = 8  # noised z_i for each caption: its prefix is most of the work, and they share it
 
     def stage(self, data: Path, model: Path, device: torch.device) -> "PriorStage":
         return PriorStage(self, data, model, device)
