@@ -59,7 +59,10 @@ class Team:
     def objective(self, stage: Stage) -> nn.Module:
         """(batch, g) → the stage's loss; its backward pass leaves the same mean gradient in every process."""
         objective = Objective(stage)
-        return DistributedDataParallel(objective, gradient_as_bucket_view=True) if self.size > 1 else objective
+        if self.size == 1:
+            return objective
+        # A share of a batch may leave a parameter unused, such as the null of a condition that no row has dropped.
+        return DistributedDataParallel(objective, gradient_as_bucket_view=True, find_unused_parameters=True)
 
 
 class Objective(nn.Module):

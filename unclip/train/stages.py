@@ -142,7 +142,9 @@ def recall(clip: CLIP, tokenizer: Tokenizer, pictures: Tensor, lines: list[str])
 
 
 class DiffusionStage(Stage):
-    """Gaussian diffusion of whatever `target` gives: L_simple or L_hybrid at a uniform level."""
+    """Gaussian diffusion of whatever `target` gives: L_simple or L_hybrid at level T · u^late, u uniform."""
+
+    late = 1.0  # below 1, more often near pure noise
 
     def __init__(self, recipe: Recipe, data: Path, device: torch.device, net: nn.Module):
         super().__init__(recipe, data, device)
@@ -157,7 +159,7 @@ class DiffusionStage(Stage):
 
     def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
         x0, given = self.target(batch, g)
-        i = torch.randint(1, len(self.levels), (len(x0),), generator=g)
+        i = 1 + ((len(self.levels) - 1) * torch.rand(len(x0), generator=g, dtype=torch.float64) ** self.late).long()
         eps = noise(tuple(x0.shape), g, self.device)
         return self.denoiser.loss(x0, self.levels[i], self.levels[i - 1], eps, given=given).mean()
 
@@ -178,6 +180,7 @@ class DiffusionStage(Stage):
 class PriorRecipe(Recipe):
     model: PriorConfig = field(default_factory=PriorConfig)
     drop: float = 0.1  # how often the condition is left out
+    late: float = 0.4  # beyond t = 700 lies what the caption must tell; before, noised z_i tells most of it itself
     repeats: int = 8  # noised z_i for each caption: its prefix is most of the work, and they share it
 
     def stage(self, data: Path, model: Path, device: torch.device) -> "PriorStage":
@@ -191,6 +194,7 @@ class PriorStage(DiffusionStage):
     def __init__(self, recipe: PriorRecipe, data: Path, model: Path, device: torch.device):
         self.encoders = Encoders(model, device)
         super().__init__(recipe, data, device, Prior(recipe.model))
+        self.late = recipe.late
         self.splits = {s: held_out(recipe, data, s, 8 * MANY)[:2] for s in ("val", "compose")}
 
     def target(self, batch: Batch, g: torch.Generator) -> tuple[Tensor, object]:
