@@ -100,7 +100,7 @@ def test_what_comes_back(tiny):
     assert [image.size for image in result.images] == [(64, 64)] * 2
     assert result.embeddings.shape == (2, 16)
     torch.testing.assert_close(result.embeddings.norm(dim=1), torch.ones(2))
-    assert result.params == {"size": 64, "guidance": 3.0, "prior_guidance": 2.0, "best_of": 2, "sampler": "ddim",
+    assert result.params == {"size": 64, "guidance": 2.0, "prior_guidance": 2.0, "best_of": 2, "sampler": "ddim",
                              "negative_prompt": "blue"} | FEW  # fmt: skip
 
 

@@ -26,7 +26,7 @@ class Settings:
 
     size: int | None = None  # pixels a side; None is the largest that the weights draw
     steps: int = 25
-    guidance: float = 3.0
+    guidance: float = 2.0
     prior_steps: int = 25
     prior_guidance: float = 2.0
     upsampler_steps: int = 8
