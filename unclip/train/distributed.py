@@ -1,4 +1,4 @@
-"""One run in several processes: `torchrun --nproc-per-node N -m unclip.cli train …` gives each a share of every batch."""
+"""One run in several processes: `torchrun --nproc-per-node N -m unclip.cli train …` shares each batch among them."""
 
 import os
 from dataclasses import dataclass
