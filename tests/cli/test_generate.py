@@ -40,7 +40,7 @@ def test_one_picture(cli, few, folder):
     digest = picture.record["model"]["digest"]
     assert picture.parameters.splitlines() == [
         "a red fox",
-        f"Steps: 3, Sampler: DDIM, CFG scale: 3, Seed: 7, Size: 64x64, Model hash: {digest}, Model: tiny, "
+        f"Steps: 3, Sampler: DDIM, CFG scale: 2, Seed: 7, Size: 64x64, Model hash: {digest}, Model: tiny, "
         "Version: unclip 0.1.0",
     ]
     assert os.stat(folder / "fox.png").st_mode & 0o777 == 0o644
