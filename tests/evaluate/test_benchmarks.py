@@ -10,7 +10,7 @@ from unclip.models.clip import CLIPConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.pipeline import UnCLIP
 from unclip.train.recipe import DataConfig, TrainConfig
-from unclip.train.stages import CLIPRecipe
+from unclip.train.stages.clip import CLIPRecipe
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 from unclip.recipes import mini
 from unclip.train.recipe import DataConfig, TrainConfig
-from unclip.train.stages import CLIPRecipe, DecoderRecipe, PriorRecipe, UpsamplerRecipe
+from unclip.train.stages.clip import CLIPRecipe
+from unclip.train.stages.decoder import DecoderRecipe
+from unclip.train.stages.prior import PriorRecipe
+from unclip.train.stages.upsampler import UpsamplerRecipe
 
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 80, 220), "black": (0, 0, 0)}
 STYLES = ("square", "bar", "dot")

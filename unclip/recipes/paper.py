@@ -8,7 +8,10 @@ from unclip.models.upsampler import UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 from unclip.train.recipe import DataConfig, TrainConfig
-from unclip.train.stages import CLIPRecipe, DecoderRecipe, PriorRecipe, UpsamplerRecipe
+from unclip.train.stages.clip import CLIPRecipe
+from unclip.train.stages.decoder import DecoderRecipe
+from unclip.train.stages.prior import PriorRecipe
+from unclip.train.stages.upsampler import UpsamplerRecipe
 
 TEXT = TransformerConfig(width=2048, depth=24, heads=32)
 VOCAB, CONTEXT, EMBED = 49_408, 256, 1024

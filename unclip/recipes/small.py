@@ -11,7 +11,10 @@ from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 from unclip.recipes import mini
 from unclip.train.recipe import DataConfig, TrainConfig
-from unclip.train.stages import CLIPRecipe, DecoderRecipe, PriorRecipe, UpsamplerRecipe
+from unclip.train.stages.clip import CLIPRecipe
+from unclip.train.stages.decoder import DecoderRecipe
+from unclip.train.stages.prior import PriorRecipe
+from unclip.train.stages.upsampler import UpsamplerRecipe
 
 EVERYTHING = DataConfig(core=False, coloured=0.15)
 
