@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unclip.models.clip_resnet import AttentionResNet, ResNetConfig
 from unclip.nn.attention import causal
 from unclip.nn.transformer import Transformer, TransformerConfig
 
@@ -21,6 +22,10 @@ class CLIPConfig:
     vocab: int = 8192
     context: int = 32  # tokens of a caption, start and end included
     end: int = 2  # id of the end token, where the caption's embedding is read
+    pre_norm: bool = False  # the picture's tokens are normalised before the first block, as in OpenAI's
+    resnet: ResNetConfig | None = None  # a ResNet sees the pictures instead of a ViT; `image` then says nothing
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of the training pictures' colours in [0, 1]; the tower subtracts it
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
     sketch: int = 0  # side of a thumbnail that z_i is given, and must tell; 0 is the paper's CLIP, which need not
 
 
@@ -38,6 +43,7 @@ class ImageTower(nn.Module):
         self.patches = nn.Conv2d(3, width, config.patch, config.patch)
         self.first = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.position = nn.Parameter(torch.randn(1, 1 + grid**2, width) * 0.02)
+        self.norm = nn.LayerNorm(width) if config.pre_norm else nn.Identity()
         self.transformer = Transformer(config.image)
         self.project = nn.Linear(width, config.embed, bias=False)
         self.side = config.sketch
@@ -49,7 +55,7 @@ class ImageTower(nn.Module):
         if kept is not None:
             x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))
         x = torch.cat([(self.first + self.position[:, :1]).expand(len(x), -1, -1).to(x), x], dim=1)
-        z_i = self.project(self.transformer(x)[0][:, 0])
+        z_i = self.project(self.transformer(self.norm(x))[0][:, 0])
         return z_i if self.sketch is None else z_i + self.sketch(thumbnail(pictures, self.side))
 
 
@@ -77,13 +83,22 @@ class CLIP(nn.Module):
     def __init__(self, config: CLIPConfig):
         super().__init__()
         self.config = config
-        self.image, self.text = ImageTower(config), TextTower(config)
+        resnet = config.resnet
+        self.image = AttentionResNet(resnet, config.image_size, config.embed) if resnet else ImageTower(config)
+        self.text = TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature, inverted
         self.sketch = nn.Linear(config.embed, 3 * config.sketch**2) if config.sketch else None
 
     def encode_image(self, pictures: Tensor, kept: Tensor | None = None) -> Tensor:
         """pictures [B, 3, S, S] in [−1, 1] → unit z_i [B, embed], float32."""
-        return F.normalize(self.image(pictures, kept).float(), dim=-1)
+        return F.normalize(self.image(self.centred(pictures), kept).float(), dim=-1)
+
+    def centred(self, pictures: Tensor) -> Tensor:
+        """[−1, 1] → zero mean and unit deviation, by the colours that this CLIP was trained on."""
+        if {*self.config.mean, *self.config.std} == {0.5}:
+            return pictures
+        mean, std = (pictures.new_tensor(v)[:, None, None] for v in (self.config.mean, self.config.std))
+        return ((pictures + 1) / 2 - mean) / std
 
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """tokens [B, L] → (sequence [B, L, width], unit z_t [B, embed] in float32)."""

@@ -1,6 +1,7 @@
 """The one Transformer: pre-norm blocks, used by CLIP's towers, the priors and the decoder's text encoder."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,15 +14,25 @@ class TransformerConfig:
     depth: int = 6
     heads: int = 4
     dropout: float = 0.0
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
+    mlp: int | None = None  # width of the hidden layer; None: four times the width
+
+
+class QuickGELU(nn.Module):
+    """x · σ(1.702 x), as OpenAI's CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1.702 * x).sigmoid()
 
 
 class Block(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        width = config.width
+        width, hidden = config.width, config.mlp or 4 * config.width
+        activation = QuickGELU() if config.activation == "quick_gelu" else nn.GELU()
         self.norm_1, self.attention = nn.LayerNorm(width), Attention(width, config.heads)
         self.norm_2, self.mlp = nn.LayerNorm(width), nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(config.dropout)
+            nn.Linear(width, hidden), activation, nn.Linear(hidden, width), nn.Dropout(config.dropout)
         )
 
     def forward(self, x: Tensor, before: KV | None, mask: Tensor | None) -> tuple[Tensor, KV]:

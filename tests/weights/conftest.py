@@ -1,0 +1,58 @@
+"""Public checkpoints without their weights: full-size schemas, and small ones filled by a recipe."""
+
+import json
+import lzma
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unclip.weights.family import Schema, Spec
+from unclip.weights.load import fill
+from unclip.weights.match import Match
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def schemas() -> dict[str, dict]:
+    """name → {"params": their number, "keys": {key: [shape, dtype]}}: each original model, built on the meta device."""
+    return json.loads(lzma.decompress((GOLDEN / "schemas.json.xz").read_bytes()))
+
+
+@pytest.fixture
+def schema(schemas) -> Callable[[str], Schema]:
+    def make(name: str) -> Schema:
+        return Schema({key: Spec(tuple(shape), dtype) for key, (shape, dtype) in schemas[name]["keys"].items()})
+
+    return make
+
+
+@pytest.fixture
+def golden() -> Callable[[str], dict[str, torch.Tensor]]:
+    """Inputs and outputs of an original at a tiny size, by name."""
+
+    def load(name: str) -> dict[str, torch.Tensor]:
+        with np.load(GOLDEN / f"{name}.npz") as f:
+            return {key: torch.from_numpy(f[key]) for key in f.files}
+
+    return load
+
+
+@pytest.fixture
+def filled() -> Callable[[Match], torch.nn.Module]:
+    """A matched network with the weights that the golden outputs were computed with."""
+    return lambda m: fill(m, lambda key: recipe(key, m.wanted[key].shape))
+
+
+def recipe(key: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """For each key its own random numbers."""
+    if not shape:
+        return torch.tensor(0.5)
+    if key.endswith("running_var"):
+        return torch.ones(shape)
+    w = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape) * 0.08
+    return torch.from_numpy(w.astype(np.float32)) + (key.endswith("weight") and len(shape) == 1)

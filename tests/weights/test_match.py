@@ -1,0 +1,70 @@
+"""Every public checkpoint's keys are used once and none is left over; what differs is named."""
+
+import random
+
+import pytest
+
+from unclip.errors import UnclipError
+from unclip.weights.families import FAMILIES
+from unclip.weights.family import Schema, Spec, match
+from unclip.weights.match import recognise, used
+
+# name of the schema → what it must be recognised as
+PUBLIC = {
+    "clip_RN50": "OpenAI CLIP RN50",
+    "clip_RN101": "OpenAI CLIP RN101",
+    "clip_RN50x4": "OpenAI CLIP RN50x4",
+    "clip_RN50x16": "OpenAI CLIP RN50x16",
+    "clip_RN50x64": "OpenAI CLIP RN50x64",
+    "clip_ViT-B-32": "OpenAI CLIP ViT-B/32",
+    "clip_ViT-B-16": "OpenAI CLIP ViT-B/16",
+    "clip_ViT-L-14": "OpenAI CLIP ViT-L/14",
+    "clip_ViT-L-14-336px": "OpenAI CLIP ViT-L/14@336px",
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_checkpoint_is_used_whole(schemas, schema, name):
+    found = schema(name)
+    m = recognise(found, FAMILIES, name)
+    assert m.title == PUBLIC[name]
+    assert used(found, m) == len(found) == len(m.wanted)
+    assert all(p.device.type == "meta" for p in m.net.parameters())
+    own = sum(p.numel() for key, p in m.net.named_parameters() if m.sources[key].theirs)
+    assert own == schemas[name]["params"]
+
+
+def changes(found: Schema, rng: random.Random):
+    """One key missing, added, reshaped or retyped, and the key that the message must name."""
+    key = rng.choice(list(found))
+    shape, dtype = found[key]
+    yield key, Schema({k: v for k, v in found.items() if k != key})
+    yield f"{key}_x", Schema({**found, f"{key}_x": Spec(shape, dtype)})
+    longer = (shape[0] + 1, *shape[1:]) if shape else (1,)
+    yield key, Schema({**found, key: Spec(longer, dtype)})
+    yield key, Schema({**found, key: Spec((*shape, 1), dtype)})
+    yield key, Schema({**found, key: Spec(shape, "int32")})
+    yield key, Schema({**found, key: Spec(shape, "float16")})
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_one_change_is_found_and_named(schema, name):
+    rng = random.Random(name)
+    for key, changed in changes(schema(name), rng):
+        with pytest.raises(UnclipError) as e:
+            recognise(changed, FAMILIES, name)
+        assert repr(key) in str(e.value)
+        assert f"{name!r} looks like {PUBLIC[name].split()[0]}" in str(e.value)
+        assert "expected" in str(e.value) or "is missing" in str(e.value)
+
+
+def test_what_is_of_no_family():
+    with pytest.raises(UnclipError, match=r"'x' is of no family that is known here; its 1 keys begin with 'a.weight'"):
+        recognise(Schema({"a.weight": Spec((2, 2), "float32")}), FAMILIES, "x")
+
+
+def test_patterns():
+    assert match("a.{i}.{p}", "a.12.bias") == {"i": "12", "p": "bias"}
+    assert match("a.{i}.{p}", "a.x.bias") is None
+    assert match("a.{p}", "a.b.c") is None
+    assert match("a+b", "aab") is None  # nothing but braces is special

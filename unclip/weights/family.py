@@ -1,0 +1,138 @@
+"""How a reader of other projects' weights is written: one `Family` a file, made of plain dictionaries.
+
+A family is a set of public checkpoints that share their keys' names: OpenAI's CLIPs, Karlo's priors. Its file holds
+
+- `signs`: a few keys of theirs that tell the family; a name of a file says nothing, its keys and shapes everything;
+- `config`: from the shapes of theirs to a configuration of ours (`Schema.size` and `Schema.count` do the asking);
+- `build`: our network's class;
+- `names`: for a configuration, the dictionary ours → theirs. Both sides may hold fields in braces: `{i}` stands for a
+  number, any other for one word, as in `"blocks.{i}.out.{p}": "resblocks.{i}.attn.out_proj.{p}"`. Where more than a
+  name differs, theirs is a `From`: `transposed("proj")`, `joined("q.{p}", "k.{p}", "v.{p}")`, or one's own pair of
+  functions, there and back;
+- `unused`: keys of theirs that a network has no use for;
+- `published`: the members that are known, each with its configuration.
+
+Everything else is done once, for all families, in `unclip/weights/match.py`: our network is built without memory, its
+tensors are led *back* to theirs, and so each key that must be there is known with its shape before one is read.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unclip.errors import UnclipError
+
+
+class Spec(NamedTuple):
+    """What is known of a tensor before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: str  # as torch names it: "float16"
+
+    def __str__(self) -> str:
+        return f"{list(self.shape)} {self.dtype}"
+
+
+class Schema(dict[str, Spec]):
+    """The keys of a file, and in `about` what else it brought: a neighbouring config.json, or how it was packed."""
+
+    def __init__(self, specs: Mapping[str, Spec], about: Mapping[str, Any] | None = None):
+        super().__init__(specs)
+        self.about = dict(about or {})
+
+    def size(self, key: str, axis: int = 0) -> int:
+        """The length of one axis of a tensor of theirs."""
+        if key not in self:
+            raise UnclipError(f"{key!r} is missing")
+        if axis >= len(self[key].shape):
+            raise UnclipError(f"{key!r} is {self[key]}, expected {axis + 1} axes or more")
+        return self[key].shape[axis]
+
+    def count(self, pattern: str) -> int:
+        """How many keys have a number where the pattern has `{i}`: the depth of a network."""
+        return sum(bool(match(pattern, key)) for key in self)
+
+
+@dataclass(frozen=True)
+class From:
+    """One tensor of ours out of some of theirs, and back again. With no theirs it is zeros: a bias they lack."""
+
+    theirs: tuple[str, ...]
+    there: Callable[..., Tensor]
+    back: Callable[[Tensor], Iterable[Tensor]]
+
+
+def same(key: str) -> From:
+    return From((key,), lambda w: w, lambda w: [w])
+
+
+def transposed(key: str) -> From:
+    """x @ theirs is a linear layer of ours."""
+    return From((key,), lambda w: w.mT, lambda w: [w.mT])
+
+
+def led(key: str, axes: int = 1) -> From:
+    """Ours has axes of one ahead of theirs."""
+    return From((key,), lambda w: w[(None,) * axes], lambda w: [w[(0,) * axes]])
+
+
+def trailed(key: str, axes: int = 1) -> From:
+    """Theirs has axes of one behind ours: a convolution of one position that is a linear layer here."""
+    return From((key,), lambda w: w[(..., *(0,) * axes)], lambda w: [w[(..., *(None,) * axes)]])
+
+
+def joined(*keys: str) -> From:
+    """Theirs one above the other, equal in height: q, k and v are one layer here."""
+    return From(keys, lambda *w: torch.cat(w), lambda w: w.chunk(len(keys)))
+
+
+NUMBER, WORD = r"\d+", r"[^.]+"
+NONE = From((), lambda: torch.zeros(()), lambda w: [])
+Names = Mapping[str, str | From]
+
+
+@dataclass(frozen=True)
+class Family:
+    name: str  # as a message calls it: "OpenAI CLIP"
+    stage: str  # what it is to a system: "clip", "prior", "decoder", "upsampler", "classifier", "autoencoder"
+    signs: tuple[str, ...]
+    config: Callable[[Schema], Any]
+    build: Callable[[Any], nn.Module]
+    names: Callable[[Any], Names]
+    unused: tuple[str, ...] = ()
+    published: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = ""  # of the weights as published
+
+
+@cache
+def pattern(text: str) -> re.Pattern[str]:
+    """ "a.{i}.{p}" → a regular expression with the groups i, a number, and p, a word."""
+    parts = re.split(r"\{(\w*)\}", text)
+    parts[::2] = map(re.escape, parts[::2])
+    parts[1::2] = (f"(?P<{name}>{NUMBER if name == 'i' else WORD})" for name in parts[1::2])
+    return re.compile("".join(parts))
+
+
+def match(text: str, key: str) -> dict[str, str] | None:
+    """The values of the pattern's fields, if the key has its form."""
+    found = pattern(text).fullmatch(key)
+    return found.groupdict() if found else None
+
+
+def sources(names: Names, ours: Iterable[str]) -> dict[str, From]:
+    """For each key of ours, what it is made of, with the fields of the patterns filled in."""
+    found: dict[str, From] = {}
+    for key in ours:
+        for form, theirs in names.items():
+            if (fields := match(form, key)) is not None:
+                way = same(theirs) if isinstance(theirs, str) else theirs
+                found[key] = From(tuple(t.format(**fields) for t in way.theirs), way.there, way.back)
+                break
+        else:
+            raise KeyError(f"no name is given for {key!r}")  # a reader's defect, not a user's
+    return found
