@@ -56,6 +56,17 @@ def test_every_size_holds_the_same_samples_in_the_same_order(whole):
     assert whole[1].as_dict()["successes"] == len(small)
 
 
+def test_a_size_beyond_a_bitmaps_own_lacks_it(packages, sources, tmp_path):
+    report = build(tmp_path / "c", packages, sources, sizes=(16, 64))
+    small, large = samples(tmp_path / "c", 16), samples(tmp_path / "c", 64)
+    missing = [key for key in small if key not in large]
+    assert missing and missing == [key for key in small if key.startswith("fluent-emoji-3d")]
+    assert report.as_dict()["successes"] == len(small)
+    rows = [r for split in corpora.SPLITS for path in (tmp_path / "c" / "64" / split).glob("*.parquet")
+            for r in shards.table(path) if r["error_message"] == "smaller than 64 px"]  # fmt: skip
+    assert len(rows) == len(missing)
+
+
 def test_what_a_sample_says(whole):
     sample = samples(whole[0])["noto-waving-hand-dark-skin-tone"]
     assert sample.meta == {

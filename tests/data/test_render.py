@@ -54,6 +54,14 @@ def test_transparent_edges_do_not_darken():
     assert edge[:, :3].min() >= 250
 
 
+def test_a_bitmap_is_not_enlarged():
+    data = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(data, "PNG")
+    assert list(render(data.getvalue(), False, (16, 64, 256)).images) == [16, 64]
+    assert list(render(data.getvalue(), False, (128, 256)).images) == [128]  # rather than none
+    assert list(render(svg('<rect width="9" height="9" fill="red"/>'), False, (16, 1024)).images) == [16, 1024]
+
+
 def test_all_sizes_come_from_one_drawing():
     drawn = render(svg('<circle cx="8" cy="8" r="6" fill="#36c"/>'), False, (16, 64))
     assert not drawn.reason

@@ -116,13 +116,22 @@ def test_unet_gives_each_attention_its_own_keys():
 
 def test_convolutional_unet_does_not_know_where_it_is():
     """Trained on crops, applied to whole pictures: away from the border a shift of the input shifts the output."""
-    net = stirred(UNet(UNetConfig(3, 3, (8, 8), 1, (), patch=2)))
-    for m in net.modules():  # group norm sees the whole picture; take it out of the question
-        if isinstance(m, nn.GroupNorm):
-            m.forward = lambda h: h
+    net = stirred(UNet(UNetConfig(3, 3, (8, 8), 1, (), patch=2, local=True)))
     x, t = torch.randn(1, 3, 32, 240), torch.tensor([10])
     shifted = net(x.roll(4, 3), t)
     assert torch.allclose(net(x, t).roll(4, 3)[..., 112:128], shifted[..., 112:128], atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "depth", "patch"), [((8,), 2, 4), ((8, 8), 1, 2), ((4, 4, 4), 2, 1)])
+def test_reach_is_how_far_a_local_unet_sees(channels, depth, patch):
+    """By gradient: no pixel beyond `reach` has an influence, and one near it has."""
+    c = UNetConfig(3, 3, channels, depth, (), patch=patch, local=True)
+    net, far = stirred(UNet(c)).double(), 0
+    x = torch.zeros(1, 3, c.grain, -(-4 * c.reach // c.grain) * c.grain, dtype=torch.float64, requires_grad=True)
+    for middle in range(2 * c.reach, 2 * c.reach + c.grain):
+        (g,) = torch.autograd.grad(net(x, torch.tensor([10]))[..., middle].sum(), x)
+        far = max(far, *((g.abs().sum((0, 1, 2)) > 0).nonzero()[:, 0] - middle).abs().tolist())
+    assert c.reach - c.grain <= far <= c.reach
 
 
 def test_unet_without_attention_takes_any_size():

@@ -60,6 +60,7 @@ NET = UNetConfig(3, 6, (8, 16), 1, (1,), 8, context=16, patch=2, layout=2, dropo
 def recipes() -> dict:
     """One of each stage: tiny, with dropout, so that every kind of randomness is in play."""
     upsampler = UpsamplerConfig(16, 64, True, UNetConfig(6, 3, (8, 8), 1, (), patch=2))
+    local = replace(upsampler, unet=replace(upsampler.unet, local=True))
     decoder = DecoderConfig(16, 16, 400, 16, 4, TOWER, NET, mini.decoder().model.diffusion)
     return {
         "clip": CLIPRecipe("clip", CLIPConfig(16, 16, 4, TOWER, TOWER, 400, 16), QUICK, SMALL),
@@ -67,4 +68,5 @@ def recipes() -> dict:
         "decoder": DecoderRecipe("decoder", decoder, QUICK, SMALL),
         "muon": DecoderRecipe("decoder", decoder, replace(QUICK, optimiser="muon"), SMALL),
         "upsampler": UpsamplerRecipe("upsampler_64", upsampler, QUICK, DataConfig(size=64)),
+        "crops": UpsamplerRecipe("upsampler_64", local, QUICK, DataConfig(size=64, crop=24, limit=20), bsr=0.5),
     }

@@ -134,6 +134,8 @@ def _write(folder: Path, sizes: Sequence[int], shard: Shard, drawn: list[Rendere
     for size in sizes:
         samples, rows = [], []
         for picture, meta, rendered, reason in zip(shard.pictures, shard.metas, drawn, unusable, strict=True):
+            if not reason and size not in rendered.images:
+                reason = f"smaller than {size} px"
             if reason:
                 rows.append(shards.failure(picture.key, meta, reason, pixels=rendered.pixels))
             else:

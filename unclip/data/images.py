@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,13 @@ def decode(data: bytes) -> Tensor:
     """A stored picture → uint8 RGBA [4, H, W]."""
     with Image.open(io.BytesIO(data)) as image:
         return torch.from_numpy(np.asarray(image.convert("RGBA")).transpose(2, 0, 1).copy())
+
+
+def detail(rgba: Tensor, side: int, rng: random.Random, tries: int = 4) -> Tensor:
+    """Of some random squares of a picture [4, H, W] the one that varies most, [4, side, side]."""
+    places = [[rng.randint(0, length - side) for length in rgba.shape[1:]] for _ in range(tries)]
+    parts = [rgba[:, y : y + side, x : x + side] for y, x in places]
+    return max(parts, key=lambda part: compose(part[None]).var().item()).clone()
 
 
 def compose(rgba: Tensor, ground: Tensor | None = None) -> Tensor:
@@ -53,20 +61,30 @@ class Corpus:
     meta: list[dict]
 
     @classmethod
-    def load(cls, folder: str | Path, size: int, split: str, core: bool = False, limit: int | None = None) -> "Corpus":
-        """Read DIR/size/split. core: only the pictures marked so. Samples keep the shards' order."""
+    def load(
+        cls, folder: str | Path, size: int, split: str, core: bool = False, limit: int | None = None,
+        crop: int | None = None,
+    ) -> "Corpus":  # fmt: skip
+        """Read DIR/size/split. core: only the pictures marked so. Samples keep the shards' order.
+
+        crop: keep of each picture only a square of so many pixels a side, where there is something to see.
+        """
         where = Path(folder) / str(size) / split
         if not where.is_dir():
             raise UnclipError(f"no shards in {str(where)!r}; make them with: unclip data illustrations {folder}")
-        samples = [s for s in shards.read(where) if not core or s.meta.get("core")][:limit]
+        samples = list(islice((s for s in shards.read(where) if not core or s.meta.get("core")), limit))
         if not samples:
             raise UnclipError(f"{str(where)!r} holds no usable picture{' of the core part' if core else ''}")
+
+        def picture(sample: shards.Sample) -> Tensor:
+            image = decode(sample.image)
+            if image.shape[1:] != (size, size):
+                found = tuple(image.shape[1:])
+                raise UnclipError(f"picture {sample.key!r} in {str(where)!r} is {found}, not {size}×{size}")
+            return detail(image, crop, random.Random(sample.key)) if crop else image
+
         with ThreadPoolExecutor(2) as pool:
-            images = list(pool.map(lambda s: decode(s.image), samples))
-        wrong = next((i for i, image in enumerate(images) if image.shape[1:] != (size, size)), None)
-        if wrong is not None:
-            found = tuple(images[wrong].shape[1:])
-            raise UnclipError(f"picture {samples[wrong].key!r} in {str(where)!r} is {found}, not {size}×{size}")
+            images = list(pool.map(picture, samples))
         return cls(torch.stack(images), [s.meta for s in samples])
 
     def __len__(self) -> int:

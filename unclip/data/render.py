@@ -33,11 +33,13 @@ class Rendered(NamedTuple):
 def render(data: bytes, trim: bool, sizes: Sequence[int]) -> Rendered:
     """Draw once at the largest of `sizes`; the others are exact reductions of that drawing.
 
+    A bitmap is not enlarged: sizes beyond its own are left out, as long as one is left.
     trim: a drawing that is lost on a large page is brought close.
     """
     import numpy as np
 
     try:
+        sizes = [size for size in sizes if size <= largest(data)] or [min(sizes)]
         full = draw(data, max(sizes), trim)
     except (ValueError, OSError) as e:
         return Rendered({}, reason=str(e).splitlines()[0][:80] if isinstance(e, Unusable) else "does not render")
@@ -49,6 +51,17 @@ def render(data: bytes, trim: bool, sizes: Sequence[int]) -> Rendered:
     # Colours under full transparency are invisible, so they must not tell two pictures apart.
     pixels = hashlib.blake2b(smallest.convert("RGBa").tobytes(), digest_size=16).hexdigest()
     return Rendered({size: webp(picture) for size, picture in pictures.items()}, pixels)
+
+
+def largest(data: bytes) -> float:
+    """The longer side of a bitmap, in pixels; an SVG can be drawn at any size."""
+    from PIL import Image
+
+    return float("inf") if is_svg(data) else max(Image.open(io.BytesIO(data)).size)
+
+
+def is_svg(data: bytes) -> bool:
+    return data.lstrip()[:1] == b"<"
 
 
 class Unusable(ValueError):
@@ -76,7 +89,7 @@ def _open(data: bytes, size: int) -> "Image.Image":
     """An SVG drawn, or a bitmap resized, so that its longer side is `size`."""
     from PIL import Image
 
-    if data.lstrip()[:1] == b"<":
+    if is_svg(data):
         data = _rasterise(data, size)
     picture = Image.open(io.BytesIO(data)).convert("RGBA")
     scale = size / max(picture.size)

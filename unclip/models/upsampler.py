@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unclip.diffusion.denoiser import Denoise
 from unclip.diffusion.process import Process
+from unclip.diffusion.tiles import Tiled
 from unclip.nn.unet import UNet, UNetConfig
 
 
@@ -23,7 +25,8 @@ class UpsamplerConfig:
 
 
 class Upsampler(nn.Module):
-    """Trained on crops, applied to the whole picture: it sees no position and has no attention."""
+    """64 → 256 or 256 → 1024. Trained on crops, applied to the whole picture, of any height and width: it sees no
+    position and has no attention."""
 
     def __init__(self, config: UpsamplerConfig):
         super().__init__()
@@ -34,6 +37,12 @@ class Upsampler(nn.Module):
         """low [B, 3, s, s] in [−1, 1] → [B, 3, S, S], bicubic; constant while x is denoised, so computed once."""
         factor = self.config.size / self.config.low
         return F.interpolate(low, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)
+
+    def tiled(self, denoise: Denoise, side: int) -> Tiled:
+        """`denoise`, which wraps this network, in tiles of `side` pixels: exactly if it is `local`, else blended."""
+        unet = self.config.unet
+        halo, blend = (unet.reach, 0) if unet.local else (side // 8, side // 8)
+        return Tiled(denoise, side, halo, blend, unet.grain)
 
     def forward(self, x: Tensor, t: Tensor, given: Tensor) -> Tensor:
         """x, given [B, 3, H, W], t [B] → [B, out, H, W]."""

@@ -28,6 +28,13 @@ class GroupNorm(nn.GroupNorm):
         return torch.addcmul(shift.view(len(x), -1, 1, 1), x, scale.view(len(x), -1, 1, 1))
 
 
+class PixelNorm(nn.LayerNorm):
+    """Normalises each position of [B, C, H, W] over its channels alone: a part comes out as it does in the whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def resample(x: Tensor, how: Literal["up", "down"] | None) -> Tensor:
     """Nearest-neighbour doubling or 2×2 averaging of [B, C, H, W]."""
     if how == "up":
@@ -45,7 +52,7 @@ class Pointwise(nn.Conv2d):
 class ResBlock(nn.Module):
     """x [B, in, H, W], emb [B, emb] → [B, out, H', W'].
 
-    scale_shift: GroupNorm(h)·(1 + s) + b with (s, b) from emb (ADM, "AdaGN"); else emb is added to h.
+    scale_shift: norm(h)·(1 + s) + b with (s, b) from emb (ADM, "AdaGN"); else emb is added to h.
     """
 
     def __init__(
@@ -56,12 +63,13 @@ class ResBlock(nn.Module):
         how: Literal["up", "down"] | None = None,
         scale_shift: bool = True,
         dropout: float = 0.0,
+        norm: type[GroupNorm] | type[PixelNorm] = GroupNorm,
     ):
         super().__init__()
         self.how, self.scale_shift = how, scale_shift
-        self.norm_1, self.conv_1 = GroupNorm(in_channels), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm_1, self.conv_1 = norm(in_channels), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.emb = nn.Linear(emb, (2 if scale_shift else 1) * out_channels)
-        self.norm_2, self.dropout = GroupNorm(out_channels), nn.Dropout(dropout)
+        self.norm_2, self.dropout = norm(out_channels), nn.Dropout(dropout)
         self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = Pointwise(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         nn.init.zeros_(self.conv_2.weight)

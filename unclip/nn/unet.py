@@ -1,6 +1,7 @@
 """The one U-Net: ADM's (Dhariwal & Nichol 2021), for the decoder, the upsamplers and every diffusion ancestor."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from unclip.nn.attention import KV, Attention
 from unclip.nn.embed import TimeEmbedding
-from unclip.nn.resnet import GroupNorm, ResBlock
+from unclip.nn.resnet import GroupNorm, PixelNorm, ResBlock
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,25 @@ class UNetConfig:
     layout: int = 0  # channels of a map joined to the picture there
     scale_shift: bool = True
     dropout: float = 0.0
+    local: bool = False  # each position normalised by itself, so that a tile comes out as in the whole picture
 
     @property
     def emb(self) -> int:
         return 4 * self.channels[0]
+
+    @property
+    def grain(self) -> int:
+        """Height and width must be multiples of this."""
+        return self.patch << (len(self.channels) - 1)
+
+    @property
+    def reach(self) -> int:
+        """How far, in pixels, a pixel can influence others through the convolutions."""
+        steps = [self.patch << i for i in range(len(self.channels))]  # what one position of each level spans
+        pairs = 2 * self.depth + 1  # blocks at a level, down and up, of two 3×3 convolutions each
+        across = sum(2 * pairs * step for step in steps) + 4 * steps[-1]  # two more in the middle
+        between = sum(2 * (low + high) for high, low in pairwise(steps)) + sum(steps[1:])  # there and back; pooling
+        return across + between + 3 * self.patch  # first and last convolution; a patch is read and written whole
 
 
 class SpatialAttention(nn.Module):
@@ -58,8 +74,10 @@ class UNet(nn.Module):
         self.time = TimeEmbedding(c.channels[0], c.emb)
         self.conv_in = nn.Conv2d(c.in_channels * c.patch**2 + c.layout, c.channels[0], 3, padding=1)
 
+        norm = PixelNorm if c.local else GroupNorm
+
         def res(cin: int, cout: int, how=None) -> ResBlock:
-            return ResBlock(cin, cout, c.emb, how, c.scale_shift, c.dropout)
+            return ResBlock(cin, cout, c.emb, how, c.scale_shift, c.dropout, norm)
 
         def attend(level: int) -> nn.Module:
             on = level in c.attention
@@ -85,7 +103,7 @@ class UNet(nn.Module):
                 width = c.channels[i]
             if i > 0:
                 self.up[-1][2] = res(width, width, "up")
-        self.norm_out = GroupNorm(width)
+        self.norm_out = norm(width)
         self.conv_out = nn.Conv2d(width, c.out_channels * c.patch**2, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)

@@ -54,6 +54,20 @@ def upsampler() -> UpsamplerRecipe:
     )
 
 
+def upsampler_1024() -> UpsamplerRecipe:
+    """Of one level and local, so that tiles are exact; learns on crops of a quarter of the side."""
+    return UpsamplerRecipe(
+        "upsampler_1024",
+        UpsamplerConfig(
+            256, 1024, unet=UNetConfig(in_channels=6, channels=(32,), depth=2, attention=(), patch=4, local=True),
+            diffusion=Process("linear", predicts="x0", cap=20.0),
+        ),
+        TrainConfig(steps=2000, batch=8, lr=1e-3, warmup=100, save_every=250, sample_every=500),
+        DataConfig(size=1024, crop=288, limit=3000),
+        bsr=0.5,
+    )  # fmt: skip
+
+
 def judge() -> CLIPRecipe:
     """A second CLIP of another shape and seed, that measures and is used for no picture."""
     tower = TransformerConfig(width=192, depth=5, heads=6)

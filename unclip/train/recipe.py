@@ -18,6 +18,8 @@ class DataConfig:
     size: int = 64
     core: bool = True  # only the concepts that several styles drew
     coloured: float = 0.1  # share of pictures on a coloured ground, which the caption names
+    crop: int | None = None  # keep in memory only a square of so many pixels of each picture
+    limit: int | None = None  # at most so many pictures
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Stage:
 
     def __init__(self, recipe: Recipe, data: Path, device: torch.device):
         self.recipe, self.device = recipe, device
-        self.corpus = Corpus.load(data, recipe.data.size, "train", recipe.data.core).to(device)
+        c = recipe.data
+        self.corpus = Corpus.load(data, c.size, "train", c.core, c.limit, c.crop).to(device)
 
     def batch(self, step: int, share: slice = slice(None)) -> Batch:
         """The given share of batch number `step`."""

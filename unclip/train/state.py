@@ -111,8 +111,8 @@ def newest_good(folder: Path, recipe: dict, warn: Callable[[str], object]) -> Pa
         if not good:
             warn(f"{checkpoint} is damaged and is passed over")
             continue
-        was, now = flat(manifest["recipe"]), flat(recipe)
-        other = [f"{k} was {was.get(k)!r}, now is {now.get(k)!r}" for k in {**was, **now} if was.get(k) != now.get(k)]
+        was, now = flat(manifest["recipe"]), flat(recipe)  # settings that came into being since then are not in `was`
+        other = [f"{k} was {v!r}, now is {now.get(k)!r}" for k, v in was.items() if v != now.get(k)]
         if other:
             raise UnclipError(f"{str(folder)!r} is a run of other settings: {'; '.join(other)}; choose another --out")
         return checkpoint

@@ -50,6 +50,6 @@ def tokens(tokenizer: Tokenizer, lines: list[str], context: int) -> Tensor:
 
 def held_out(recipe: Recipe, data: Path, split: str, limit: int) -> tuple[Tensor, list[str], list[dict]]:
     """The first pictures of a split on white, [N, 3, S, S], their captions and metas; every run sees the same."""
-    corpus = Corpus.load(data, recipe.data.size, split, recipe.data.core, limit)
+    corpus = Corpus.load(data, recipe.data.size, split, recipe.data.core, limit, recipe.data.crop)
     lines = [captions.canonical(m) if "label" in m else m["caption"] for m in corpus.meta]
     return compose(corpus.images), lines, corpus.meta

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from unclip.data.degrade import gaussian_blur
+from unclip.data.degrade import bsr, gaussian_blur
 from unclip.data.images import Batch
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.pictures import grid
@@ -21,6 +21,7 @@ from unclip.train.stages.encoders import held_out
 class UpsamplerRecipe(Recipe):
     model: UpsamplerConfig = field(default_factory=UpsamplerConfig)
     blur: float = 0.5  # how often the small picture is blurred
+    bsr: float = 0.0  # how often it is degraded as BSRGAN does
 
     def stage(self, data: Path, model: Path, device: torch.device) -> "UpsamplerStage":
         return UpsamplerStage(self, data, device)
@@ -40,6 +41,8 @@ class UpsamplerStage(DiffusionStage):
         low = F.avg_pool2d(batch.pictures, self.factor)
         blurred = chance(self.recipe.blur, len(low), g, self.device)
         low = torch.where(blurred[:, None, None, None], gaussian_blur(low), low)
+        if (spoilt := chance(self.recipe.bsr, len(low), g, self.device)).any():
+            low[spoilt] = bsr(batch.pictures[spoilt], self.factor, g)
         x0, high = crops(batch.pictures, self.net.condition(low), self.recipe.model.low, self.factor, g)
         return x0, high
 
