@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the same names once more, for editors and type checkers
     from unclip.models.tokenizer import Tokenizer as Tokenizer
     from unclip.models.upsampler import Upsampler as Upsampler
     from unclip.pipeline import UnCLIP as UnCLIP
+    from unclip.weights.load import load as load
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ HOME = {
     "ddpm": "unclip.diffusion.samplers",
     "ddim": "unclip.diffusion.samplers",
     "dpmpp_2m": "unclip.diffusion.samplers",
+    "load": "unclip.weights.load",
     "UnclipError": "unclip.errors",
 }
 

@@ -13,7 +13,6 @@ from unclip.errors import UnclipError
 from unclip.settings import Request, Settings
 from unclip.weights.config import from_dict
 
-PICKLES = (b"PK\x03\x04", b"\x80")  # how files of torch.save begin
 PICTURES = (b"\x89PNG", b"RIFF", b"\xff\xd8")
 
 
@@ -23,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
         description="Print what a picture's file says of how it was made, or the parts, sizes and settings of weights. "
         "Nothing in a file is executed.",
     )
-    parser.add_argument("path", metavar="PATH", help="a picture, a folder of weights, or a safetensors file")
+    parser.add_argument("path", metavar="PATH", help="a picture, or weights: a file or folder, of any known format")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--replay", action="store_true", help="draw the picture again and say whether it is the same")
     parser.add_argument("-o", "--out", metavar="FILE", help="with --replay: where to write the picture drawn again")
@@ -159,14 +158,11 @@ def folder_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
     from unclip.weights import hub
     from unclip.weights.config import read_json
 
-    single = folder / "model.safetensors"
-    if single.is_file():
-        facts = tensor_facts(single)
-        return facts, tensor_lines(folder.name, facts)
     if not (folder / hub.INDEX).is_file():
-        raise UnclipError(f"{str(folder)!r} holds neither {hub.INDEX} nor {single.name}; name a folder of weights")
+        facts = tensor_facts(folder)
+        return facts, tensor_lines(folder.name, facts)
     index = hub.check_index(read_json(folder / hub.INDEX), folder)
-    parts = {str(name): tensor_facts(folder / str(name) / single.name) for name in index["parts"]}
+    parts = {str(name): tensor_facts(folder / str(name) / "model.safetensors") for name in index["parts"]}
     try:
         digest, state = hub.verify(folder, index, [*parts, "tokenizer"]), "files whole"
     except UnclipError as e:
@@ -180,34 +176,54 @@ def folder_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def tensor_facts(path: Path) -> dict[str, Any]:
-    """What the header of a safetensors file says; no tensor is read."""
-    if beginning(path).startswith(PICKLES):
-        raise UnclipError(f"{str(path)!r} is a pickle of torch.save, which could run anything; give safetensors")
-    import safetensors
+    """What a file or folder says of its tensors, and which network they are; none is read."""
+    from unclip.weights.load import open_source
 
+    schema = open_source(path).schema
+    notes = {k: v for k, v in schema.about.items() if isinstance(v, str)}
+    config = schema.about.get("config")
     try:
-        with safetensors.safe_open(path, "np") as f:
-            slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118
-            shapes = {name: list(s.get_shape()) for name, s in slices.items()}
-            dtypes = sorted({s.get_dtype() for s in slices.values()})
-            notes = dict(f.metadata() or {})
-    except (OSError, safetensors.SafetensorError) as e:
-        raise UnclipError(f"{str(path)!r} is damaged, or neither a picture nor safetensors: {e}") from e
-    config = notes.pop("config", None)
-    try:
-        config = json.loads(config) if config else None
+        config = json.loads(config) if isinstance(config, str) else config
     except (ValueError, RecursionError):
         warn(f"the configuration noted in {str(path)!r} is no JSON")
-    count = sum(math.prod(shape) for shape in shapes.values())
-    return {"path": str(path), "bytes": path.stat().st_size, "parameters": count, "dtypes": dtypes, "config": config,
-            "metadata": notes, "tensors": shapes}  # fmt: skip
+        config = None
+    notes.pop("config", None)
+    shapes = {name: list(spec.shape) for name, spec in schema.items()}
+    count, dtypes = sum(map(math.prod, shapes.values())), sorted({spec.dtype for spec in schema.values()})
+    size = sum(p.stat().st_size for p in (path.glob("*") if path.is_dir() else [path]) if p.is_file())
+    return {"path": str(path), "bytes": size, "parameters": count, "dtypes": dtypes, "config": config,
+            "metadata": notes, **({} if ours(config) else family_facts(schema, path)), "tensors": shapes}  # fmt: skip
+
+
+def ours(config: Any) -> bool:
+    return isinstance(config, dict) and isinstance(config.get("kind"), str)
+
+
+def family_facts(schema: Any, path: Path) -> dict[str, Any]:
+    """Which public checkpoint it is, what it does in a system, and which others share its embedding space's width."""
+    from unclip.weights.families import FAMILIES
+    from unclip.weights.match import fits, recognise
+
+    try:
+        m = recognise(schema, FAMILIES, path.name)
+    except UnclipError as e:
+        return {"family": None, "fault": str(e)}
+    return {"family": m.family.name, "member": m.member, "stage": m.family.stage, "licence": m.family.licence,
+            "fits": fits(m, FAMILIES)}  # fmt: skip
 
 
 def tensor_lines(name: str, facts: dict[str, Any]) -> list[str]:
-    kind = facts["config"].get("kind", "") if isinstance(facts["config"], dict) else ""
+    kind = facts["config"]["kind"] if ours(facts["config"]) else ""
     lines = [f"{clean(name)}  {clean(kind)}".rstrip(),
              f"  {facts['parameters']:,} parameters in {len(facts['tensors'])} tensors, {', '.join(facts['dtypes'])}, "
              f"{facts['bytes'] / 1e6:.1f} MB"]  # fmt: skip
+    if facts.get("family"):
+        lines.append(f"  {facts['family']} {facts['member'] or '(of unpublished size)'}, stage {facts['stage']}"
+                     f"; licence {facts['licence'] or 'unknown'}; unclip convert reads it")  # fmt: skip
+        if facts["fits"]:
+            lines.append(f"  fits with: {', '.join(facts['fits'])}")
+    if facts.get("fault"):
+        lines.append(f"  {clean(facts['fault'], 2000)}")
     for title, values in (("config", facts["config"]), ("metadata", facts["metadata"])):
         if values:
             lines.append(f"  {title}: {clean(pairs(values), 2000)}")

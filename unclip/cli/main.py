@@ -21,6 +21,7 @@ from unclip.weights.config import unknown
 
 COMMANDS = {
     "generate": "draw pictures of a caption",
+    "convert": "read a checkpoint of another project",
     "inspect": "say how a picture was made, or what weights hold",
     "train": "train a whole system, or one stage of it",
     "evaluate": "measure how well pictures fit their captions",

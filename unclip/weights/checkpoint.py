@@ -3,19 +3,23 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import safetensors
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from unclip.errors import UnclipError
-from unclip.files import write_bytes, writing
+from unclip.files import atomic, write_bytes, writing
 from unclip.weights.config import from_dict, read_json, to_dict
 
 C = TypeVar("C")
+TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # of safetensors → of torch  # fmt: skip
+NAMES = {torchs: theirs for theirs, torchs in TYPES.items()}
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -26,18 +30,30 @@ def save_module(
     folder = Path(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    ready = {k: (v.to(dtype) if v.is_floating_point() else v).cpu().contiguous() for k, v in tensors.items()}
     described = json.dumps({"kind": type(config).__name__, **to_dict(config)}, indent=1)
-    write_bytes(folder / WEIGHTS, in_order(save(ready, {"format": "pt", "config": described, **notes})))
+    write_tensors(folder / WEIGHTS, tensors, dtype, {"format": "pt", "config": described, **notes})
     write_bytes(folder / CONFIG, described.encode())
 
 
-def in_order(data: bytes) -> bytes:
-    """A safetensors file with its header sorted: the library's order is random, and equal weights be equal files."""
-    body = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:body]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[body:]
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, notes: Mapping[str, str]) -> None:
+    """A safetensors file, floating tensors as `dtype`, in one order: equal weights are equal files.
+
+    Tensors are converted and written one by one, so that a large network needs no second copy in memory.
+    """
+    kinds = {key: dtype if v.is_floating_point() else v.dtype for key, v in tensors.items()}
+    order = sorted(tensors, key=lambda key: (-kinds[key].itemsize, key))  # so that each is aligned to its own size
+    header: dict[str, Any] = {"__metadata__": dict(notes)}
+    end = 0
+    for key in order:
+        begin, end = end, end + tensors[key].numel() * kinds[key].itemsize
+        kind = NAMES[str(kinds[key]).removeprefix("torch.")]
+        header[key] = {"dtype": kind, "shape": list(tensors[key].shape), "data_offsets": [begin, end]}
+    head = json.dumps(header, sort_keys=True).encode()
+    head += b" " * (-len(head) % 8)
+    with atomic(path) as temporary, open(temporary, "wb") as f:
+        f.write(len(head).to_bytes(8, "little") + head)
+        for key in order:
+            f.write(tensors[key].detach().to("cpu", kinds[key]).contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def load_config(folder: str | Path, kind: type[C]) -> C:

@@ -1,12 +1,73 @@
-"""From a recognised file to a network that computes."""
+"""From a file or folder of any known format to a network that computes."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unclip.weights.checkpoint import aligned
-from unclip.weights.match import Match
+from unclip.errors import UnclipError
+from unclip.weights.checkpoint import CONFIG, WEIGHTS, aligned, load_module
+from unclip.weights.config import read_json
+from unclip.weights.container import File, open_file
+from unclip.weights.families import FAMILIES
+from unclip.weights.family import Schema
+from unclip.weights.match import Match, recognise
+
+# Where the folders of other projects keep a network and what they say of it. What a file is, its content tells.
+NETWORKS = (WEIGHTS, "diffusion_pytorch_model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin",
+            "diffusion_pytorch_model.bin", "open_clip_pytorch_model.bin")  # fmt: skip
+INDEX = "model.safetensors.index.json"  # of a network in several files
+CONFIGS = (CONFIG, "open_clip_config.json")
+
+
+def open_source(source: str | Path) -> File:
+    """A file of weights, or the folder of one network."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return open_file(folder)
+    about = next(({"config": read_json(folder / name)} for name in CONFIGS if (folder / name).is_file()), {})
+    if (folder / INDEX).is_file():
+        shards = read_json(folder / INDEX).get("weight_map", {})
+        if not isinstance(shards, dict) or any(Path(str(name)).name != name for name in shards.values()):
+            raise UnclipError(f"{str(folder / INDEX)!r} names files elsewhere; fetch it again")
+        files = {name: open_file(folder / name) for name in sorted(set(shards.values()))}
+        specs = {key: spec for file in files.values() for key, spec in file.schema.items()}
+        owner = {key: file for file in files.values() for key in file.schema}
+        return File(Schema(specs, about), lambda key: owner[key].read(key))
+    for name in NETWORKS:
+        if (folder / name).is_file():
+            file = open_file(folder / name)
+            return File(Schema(file.schema, file.schema.about | about), file.read)
+    raise UnclipError(f"{str(folder)!r} holds none of {', '.join(NETWORKS)}; name the folder of one network, or a file")
+
+
+def fit(source: str | Path, family: str | None = None) -> tuple[Match, File]:
+    """The family of a file or folder, and the network that it fills: nothing has been read yet but names and shapes."""
+    file = open_source(source)
+    return recognise(file.schema, FAMILIES, str(source), family), file
+
+
+def load(
+    source: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    family: str | None = None,
+) -> nn.Module:
+    """One network from a public checkpoint or from a folder of ours, in evaluation mode; `.config` says what it is.
+
+    family: named where two look alike, as OpenAI's ViT-L/14 and open_clip's do. Raises UnclipError for a file that is
+    damaged, of no known family, or does not fit its family exactly. Nothing in a file is executed.
+    """
+    ours = Path(source) / CONFIG
+    kind = read_json(ours).get("kind") if ours.is_file() else None
+    known: dict[str, Any] = {type(c).__name__: (type(c), f.build) for f in FAMILIES for c in f.published.values()}
+    if isinstance(kind, str) and kind in known:
+        return load_module(source, *known[kind])[0].to(device, dtype)
+    m, file = fit(source, family)
+    return fill(m, file.read, dtype).to(device)
 
 
 def fill(m: Match, read: Callable[[str], Tensor], dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -137,7 +137,9 @@ def used(found: Schema, m: Match) -> int:
     return sum(key in m.wanted or any(match(form, key) is not None for form in m.family.unused) for key in found)
 
 
-def fits(a: Match, others: Iterable[Match]) -> list[str]:
-    """Which of the others share an embedding space with it, by its width."""
-    width = getattr(a.config, "embed", None)
-    return [b.title for b in others if width is not None and getattr(b.config, "embed", None) == width]
+def fits(m: Match, families: Iterable[Family]) -> list[str]:
+    """Published networks of other stages whose embedding space is as wide: only of one CLIP do they belong together."""
+    width = getattr(m.config, "embed", None)
+    found = (f"{f.name} {name}".rstrip() for f in families if f.stage != m.family.stage
+             for name, config in f.published.items() if width is not None and getattr(config, "embed", None) == width)
+    return list(found)  # fmt: skip
