@@ -227,3 +227,14 @@ def test_refuses_what_it_does_not_know():
         Denoiser(nn.Identity(), "score")
     with pytest.raises(UnclipError, match="choose small, large or learned"):
         Denoiser(nn.Identity(), variance="fixed")
+
+
+@pytest.mark.parametrize("row", [1, 30, 300])
+def test_a_floor_weighs_x_and_the_network_by_their_errors(rng, row):
+    """Two independent estimates of x0 of error variance v and w make one of 1 / (1 / v + 1 / w), the least there is."""
+    at, floor = COSINE[row], 0.01
+    x0, noise, error = torch.randn(3, 100_000, 1, generator=rng, dtype=torch.float64)
+    x = mix((at.alpha, x0), (at.sigma, noise))
+    est = Denoiser(lambda x, t: x0 + floor**0.5 * error, "x0", floor=floor)(x, at)
+    expected = 1 / (1 / floor + (at.alpha / at.sigma).item() ** 2)
+    assert (est.x0 - x0).square().mean().item() == pytest.approx(expected, rel=0.03)

@@ -84,6 +84,9 @@ class Denoiser(nn.Module):
     """`net(x, t, **cond)` [B, C, ...] (2C for a learned variance) with t [B], as a Denoise.
 
     `predicts` is a key of PREDICTS. `vlb` is iDDPM's lambda times T: 1 for lambda = 0.001 and 1000 steps.
+
+    `floor` > 0 is the squared error of x0 that the network does not get below at any level. x_t / alpha is itself an
+    estimate of x0, of squared error (sigma / alpha)^2: the two are weighed by their inverse variances.
     """
 
     def __init__(
@@ -93,13 +96,15 @@ class Denoiser(nn.Module):
         variance: Literal["small", "large", "learned"] = "small",
         weight: Weight = uniform,
         vlb: float = 1.0,
+        floor: float = 0.0,
     ):
         super().__init__()
         if predicts not in PREDICTS:
             raise UnclipError(f"a network cannot predict {predicts!r}: choose one of {', '.join(PREDICTS)}")
         if variance not in ("small", "large", "learned"):
             raise UnclipError(f"no variance is called {variance!r}: choose small, large or learned")
-        self.net, self.predicts, self.variance, self.weight, self.vlb = net, predicts, variance, weight, vlb
+        self.net, self.predicts, self.variance, self.weight = net, predicts, variance, weight
+        self.vlb, self.floor = vlb, floor
 
     def run(self, x: Tensor, at: Levels, **cond) -> tuple[Tensor, Tensor | float]:
         """The network's prediction, in x's dtype whatever it computes in, and its variance fraction."""
@@ -111,6 +116,9 @@ class Denoiser(nn.Module):
 
     def to_x0(self, y: Tensor, x: Tensor, at: Levels) -> Tensor:
         c, d = inverse(self.predicts, at)
+        if self.floor:
+            own = self.floor / (self.floor + (at.sigma / at.alpha).square())
+            c, d = own / at.alpha + (1 - own) * c, (1 - own) * d
         return mix((c, x), (d, y))
 
     def forward(self, x: Tensor, at: Levels, **cond) -> Estimate:

@@ -15,6 +15,7 @@ class Process:
     """schedule over T steps; what the network predicts; its variance; how the loss weighs the levels.
 
     cap > 0 weighs the squared error by min(1 / sigma², cap); snr > 0 by min-SNR; else all levels weigh the same.
+    floor: the squared error of x0 that the network cannot get below; near data x_t itself tells more, see `Denoiser`.
     """
 
     schedule: Literal["cosine", "linear"] = "cosine"
@@ -23,6 +24,7 @@ class Process:
     variance: Literal["small", "large", "learned"] = "small"
     cap: float = 0.0
     snr: float = 0.0
+    floor: float = 0.0
 
     def levels(self) -> Levels:
         return Levels.from_betas({"cosine": cosine, "linear": linear}[self.schedule](self.T))
@@ -33,4 +35,4 @@ class Process:
         return min_snr(self.snr, self.predicts) if self.snr else uniform
 
     def denoiser(self, net: nn.Module) -> Denoiser:
-        return Denoiser(net, self.predicts, self.variance, self.weight())
+        return Denoiser(net, self.predicts, self.variance, self.weight(), floor=self.floor)
