@@ -31,14 +31,20 @@ CHINESE = {
 }  # fmt: skip
 
 TEMPLATES = {
-    "label, style": 0.40,
-    "label": 0.16,
-    "style of label": 0.14,
-    "label: keywords": 0.12,
-    "keywords, style": 0.06,
-    "chinese": 0.05,
-    "chinese, style": 0.07,
+    "label, style": 0.36,
+    "label": 0.24,
+    "style of label": 0.10,
+    "label: keywords": 0.08,
+    "keywords, style": 0.05,
+    "keyword": 0.05,
+    "chinese": 0.06,
+    "chinese, style": 0.06,
 }
+
+# What a caption that names no style means: one that may mean a dozen looks is answered by a muddle of them.
+HOUSE = {"noto emoji", "flat twitter emoji", "flat vector emoji", "glossy 3d emoji"}
+NAMING = {"label": "label, style", "label: keywords": "keywords, style", "keyword": "keywords, style",
+          "chinese": "chinese, style"}  # fmt: skip
 
 
 def canonical(meta: Mapping[str, Any]) -> str:
@@ -56,8 +62,10 @@ def draw(meta: Mapping[str, Any], rng: random.Random, background: str | None = N
         text = meta.get("caption", "")
         return f"{text} on {article(background)} background" if background and text else text
     template = rng.choices(list(TEMPLATES), list(TEMPLATES.values()))[0]
+    if meta["style"] not in HOUSE and not ink:
+        template = NAMING.get(template, template)
     keywords = [k for k in meta.get("keywords", ()) if k != meta["label"]]
-    if ("keywords" in template and len(keywords) < 2) or ("chinese" in template and not meta.get("label_zh")):
+    if ("keyword" in template and len(keywords) < 2) or ("chinese" in template and not meta.get("label_zh")):
         template = "label, style"
     if "chinese" in template:
         return _chinese(meta, template, background, ink)
@@ -70,12 +78,14 @@ def draw(meta: Mapping[str, Any], rng: random.Random, background: str | None = N
         style = f"{ink} {style}"
     elif ink:
         label = f"{ink} {label}"
+    counted = article(label) if rng.random() < 0.5 else label  # people write "horse" and "a horse"
     text = {
-        "label, style": f"{label}, {style}",
-        "label": article(label) if ink else label,
+        "label, style": f"{counted}, {style}",
+        "label": counted,
         "style of label": f"{article(style)} of {label}",
         "label: keywords": f"{label}: {some}",
         "keywords, style": f"{some}, {style}",
+        "keyword": article(" ".join(filter(None, [ink, rng.choice(keywords or [label])]))),
     }[template]
     return f"{text} on {article(background)} background" if background else text
 
