@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -69,13 +68,13 @@ class UnCLIP:
         n = len(draw.generators)
         tokens, text, z_t = self.read([*[negative] * n, *each(prompt, n)])
         absent = (torch.arange(2 * n, device=self.device) < n) & (not negative)
-        given = self.prior.condition(*(v.repeat_interleave(s.best_of, 0) for v in (text, z_t, tokens != 0, absent)))
-        process = self.prior.config.diffusion
-        denoise = Clip(CFG(process.denoiser(self.prior), s.prior_guidance), -5, 5)
+        given = self.prior.condition(text, z_t, tokens != 0, absent)
+        process, reach = self.prior.config.diffusion, self.prior.space.reach()
+        denoise = Clip(CFG(process.denoiser(self.prior), s.prior_guidance), -reach, reach)
         noises = Several(draw, s.best_of)
         x = noises((self.prior.config.embed,)).to(self.device)
         x = self.sample(denoise, x, process, s.prior_steps, ddpm, noises.like, tell, given)
-        candidates = F.normalize(x, dim=-1).unflatten(0, (-1, s.best_of))
+        candidates = self.prior.space.leave(x).unflatten(0, (-1, s.best_of))
         best = (candidates @ z_t[n:, :, None])[..., 0].argmax(dim=1)
         return candidates[torch.arange(len(best)), best]
 

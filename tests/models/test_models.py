@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from unclip.models.clip import CLIP, CLIPConfig
 from unclip.models.decoder import Decoder, DecoderConfig
-from unclip.models.prior import Prior, PriorConfig
+from unclip.models.prior import Prior, PriorConfig, Space
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.nn.attention import causal
 from unclip.nn.transformer import TransformerConfig
@@ -98,7 +98,7 @@ def test_prior_cached_equals_uncached(prior):
     text, z_t, seen, given = prefix(prior)
     x, t = torch.randn(2, 16), torch.tensor([3, 700])
     padded, seen = F.pad(text, (0, 0, 0, 4)), F.pad(seen, (0, 4))
-    tokens = torch.cat([prior.text(padded), prior.z_t(prior.scale * z_t)[:, None], prior.time(t)[:, None],
+    tokens = torch.cat([prior.text(padded), prior.z_t(prior.space.scale * z_t)[:, None], prior.time(t)[:, None],
                         prior.z_i(x)[:, None], prior.final.expand(2, -1, -1)], dim=1)  # fmt: skip
     visible = torch.cat([seen, torch.ones(2, 4, dtype=torch.bool)], dim=1)[:, None, None]
     y, _ = prior.transformer(tokens + prior.position, causal(16) & visible)
@@ -116,8 +116,29 @@ def test_prior_ignores_padding_and_dropped_conditions(prior):
     assert not torch.allclose(null, y)
     mixed = prior.condition(text, z_t, seen, torch.tensor([True, False]))
     assert torch.allclose(prior(x, t, mixed), torch.stack([null[0], y[1]]), atol=1e-6)
-    twice = prior(x.repeat_interleave(2, 0), t.repeat_interleave(2), mixed.repeat(2))
-    assert torch.allclose(twice, torch.stack([null[0], null[0], y[1], y[1]]), atol=1e-6)
+
+
+def test_those_that_share_a_caption_do_not_see_one_another(prior):
+    x, t = torch.randn(6, 16), torch.tensor([3, 700, 50, 999, 1, 300])
+    given = prefix(prior)[-1]
+    alone = [prior(x[[i, 3 + i]], t[[i, 3 + i]], given) for i in range(3)]
+    assert torch.allclose(prior(x, t, given), torch.stack(alone, dim=1).flatten(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("whiten", [0.0, 0.5, 1.0])
+def test_coordinates_of_z_i_have_variance_one_on_average_and_lead_back(whiten):
+    turn = torch.linalg.qr(torch.randn(16, 16))[0]
+    z = F.normalize((torch.randn(4000, 16) * torch.logspace(0, -1, 16) + 1) @ turn, dim=1)
+    space = Space(16, whiten)
+    space.fit(z)
+    u = space.enter(z)
+    assert torch.allclose(space.leave(u), z, atol=1e-4)
+    if whiten:
+        assert u.var(0).mean().item() == pytest.approx(1, abs=0.01)
+        own = torch.linalg.eigvalsh((4 * z).T.cov()).sqrt()
+        ratio = u.std(0) / own ** (1 - whiten)
+        assert torch.allclose(ratio, ratio.mean().expand(16), rtol=0.02)
+    assert (u.abs() <= space.reach(6.0)).all()
 
 
 @pytest.fixture

@@ -49,9 +49,9 @@ class Guide:
 
 
 class Clip:
-    """Keeps the estimate of x0 within [lo, hi], the range of the data."""
+    """Keeps the estimate of x0 within [lo, hi], the range of the data: numbers, or a tensor that fits x0."""
 
-    def __init__(self, denoise: Denoise, lo: float = -1.0, hi: float = 1.0):
+    def __init__(self, denoise: Denoise, lo: Tensor | float = -1.0, hi: Tensor | float = 1.0):
         self.denoise, self.lo, self.hi = denoise, lo, hi
 
     def __call__(self, x: Tensor, at: Levels, **cond) -> Estimate:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unclip.diffusion.process import Process
@@ -19,6 +20,7 @@ class PriorConfig:
     context: int = 32
     transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=320, depth=6, heads=5))
     diffusion: Process = field(default_factory=lambda: Process(predicts="x0"))
+    whiten: float = 0.0  # how far z_i's principal axes are brought to one spread: 0 the paper's z_i, 1 all alike
 
 
 class Prefix(NamedTuple):
@@ -27,23 +29,65 @@ class Prefix(NamedTuple):
     keys: list[KV]
     seen: Tensor  # [B, 1, 1, M ≤ context + 1], false where the caption is padding
 
-    def repeat(self, times: int) -> "Prefix":
-        """Each caption's several times over, side by side."""
-        keys = [(k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.keys]
-        return Prefix(keys, self.seen.repeat_interleave(times, 0))
+
+class Space(nn.Module):
+    """The coordinates that z_i is denoised in: unit z_i [..., D] ↔ u [..., D], of variance 1 on average.
+
+    Plain, u is √D · z_i (the paper's factor 17.2 does this for its CLIP). But nearly all the variance of z_i may lie in
+    a few directions, and what makes a picture recognisable in the others, where squared error hardly counts. Whitened
+    by w, the k-th principal axis of √D · z_i, of deviation s_k, has the deviation s_k^(1 − w), times a constant.
+    """
+
+    def __init__(self, dim: int, whiten: float):
+        super().__init__()
+        self.scale, self.whiten = dim**0.5, whiten
+        if whiten:
+            self.mean: Tensor
+            self.axes: Tensor
+            self.deviation: Tensor
+            self.register_buffer("mean", torch.zeros(dim))
+            self.register_buffer("axes", torch.eye(dim))  # columns
+            self.register_buffer("deviation", torch.ones(dim))
+
+    @torch.no_grad()
+    def fit(self, z_i: Tensor) -> None:
+        """Take the principal axes of unit z_i [N, D]."""
+        if self.whiten:
+            x = self.scale * z_i.double()
+            variance, axes = torch.linalg.eigh((x - x.mean(0)).T @ (x - x.mean(0)) / len(x))
+            self.mean.copy_(x.mean(0)), self.axes.copy_(axes), self.deviation.copy_(variance.clamp(min=1e-6).sqrt())
+
+    def reach(self, deviations: float = 5.0) -> Tensor | float:
+        """How far from 0 a coordinate [D] may lie."""
+        return deviations * self.unit * self.deviation ** (1 - self.whiten) if self.whiten else deviations
+
+    @property
+    def unit(self) -> Tensor:
+        """Brings the mean variance to 1."""
+        return self.deviation.pow(2 * (1 - self.whiten)).mean().rsqrt()
+
+    def enter(self, z_i: Tensor) -> Tensor:
+        """unit z_i [..., D] → u."""
+        x = self.scale * z_i
+        return (x - self.mean) @ self.axes * (self.unit * self.deviation**-self.whiten) if self.whiten else x
+
+    def leave(self, u: Tensor) -> Tensor:
+        """u [..., D] → unit z_i."""
+        x = u / (self.unit * self.deviation**-self.whiten) @ self.axes.T + self.mean if self.whiten else u
+        return F.normalize(x, dim=-1)
 
 
 class Prior(nn.Module):
     """Sequence: encoded text, z_t, t, noised z_i, final; the last output is the estimate of the clean z_i.
 
-    z_i and z_t enter scaled to unit variance a component (the paper's 17.2 for its CLIP): `scale` · unit vector.
+    z_i is denoised in the coordinates u of `space`; z_t enters as √D · unit vector.
     """
 
     def __init__(self, config: PriorConfig):
         super().__init__()
         self.config = config
         width = config.transformer.width
-        self.scale = config.embed**0.5
+        self.space = Space(config.embed, config.whiten)
         self.text, self.z_t, self.z_i = (nn.Linear(n, width) for n in (config.text, config.embed, config.embed))
         self.time = TimeEmbedding(width, width)
         self.final = nn.Parameter(torch.randn(1, 1, width) * 0.02)
@@ -56,14 +100,14 @@ class Prior(nn.Module):
     def condition(self, text: Tensor, z_t: Tensor, seen: Tensor, drop: Tensor) -> Prefix:
         """text [B, L ≤ context, text width], unit z_t [B, embed], seen [B, L] (true where a token is), drop [B]
         (true where the condition is replaced by the learned null)."""
-        given = self.prefix(text, self.scale * z_t, seen)
+        given = self.prefix(text, self.space.scale * z_t, seen)
         if not drop.any():
             return given
         null = self.prefix(self.null_text[None], self.null_z_t[None], seen.new_ones(1, self.config.context))
         missing = self.config.context - text.shape[1]
 
         def choose(one: Tensor, other: Tensor) -> Tensor:
-            return torch.where(drop[:, None, None, None], other, nn.functional.pad(one, (0, 0, 0, missing)))
+            return torch.where(drop[:, None, None, None], other, F.pad(one, (0, 0, 0, missing)))
 
         pairs = zip(given.keys, null.keys, strict=True)
         keys = [(choose(k, null_k), choose(v, null_v)) for (k, v), (null_k, null_v) in pairs]
@@ -78,10 +122,15 @@ class Prior(nn.Module):
         return Prefix(self.transformer(x, causal(length + 1, device=x.device) & seen)[1], seen)
 
     def forward(self, x: Tensor, t: Tensor, given: Prefix) -> Tensor:
-        """x: noised scale · z_i [B, embed], t [B] → the estimate of scale · z_i [B, embed]."""
+        """x: noised u [B · n, embed], n side by side for each of the B captions of `given`; t [B · n] → u's estimate.
+
+        The n of a caption share its keys: they stand in one sequence, and none sees another.
+        """
+        captions = len(given.seen)
+        n = len(x) // captions
         tail = torch.cat([self.time(t)[:, None], self.z_i(x)[:, None], self.final.expand(len(x), -1, -1)], dim=1)
-        before = given.seen.shape[-1]
-        visible = torch.cat([given.seen, given.seen.new_ones(len(x), 1, 1, 3)], dim=-1)
-        mask = causal(3, before, x.device) & visible
-        y, _ = self.transformer(tail + self.position[:, -3:], mask, given.keys)
-        return self.out(y[:, -1]).float()
+        tail = (tail + self.position[:, -3:]).unflatten(0, (captions, n)).flatten(1, 2)
+        own = torch.block_diag(*causal(3).expand(n, 3, 3)).to(x.device).expand(captions, 1, -1, -1)
+        mask = torch.cat([given.seen.expand(-1, -1, 3 * n, -1), own.bool()], dim=-1)
+        y, _ = self.transformer(tail, mask, given.keys)
+        return self.out(y[:, 2::3].flatten(0, 1)).float()

@@ -26,10 +26,10 @@ def clip() -> CLIPRecipe:
 def prior() -> PriorRecipe:
     return PriorRecipe(
         "prior",
-        PriorConfig(transformer=TransformerConfig(width=256, depth=6, heads=4)),
-        TrainConfig(steps=700, batch=64, optimiser="muon", lr=8e-4, warmup=100, weight_decay=0.03, ema=0.995,
-                    save_every=100, sample_every=100),
-    )
+        PriorConfig(whiten=0.5, transformer=TransformerConfig(width=256, depth=6, heads=4)),
+        TrainConfig(steps=9000, batch=128, optimiser="muon", lr=1.6e-3, warmup=100, decay=0.3, weight_decay=0.03,
+                    ema=0.998, save_every=500, sample_every=500),
+    )  # fmt: skip
 
 
 def decoder() -> DecoderRecipe:
@@ -38,7 +38,7 @@ def decoder() -> DecoderRecipe:
         DecoderConfig(
             text=TransformerConfig(width=160, depth=3, heads=5),
             unet=UNetConfig(out_channels=6, channels=(96, 128, 160), depth=1, context=160, patch=4, layout=4),
-            diffusion=Process(predicts="x0", variance="learned", cap=4.0),
+            diffusion=Process(predicts="x0", variance="learned", cap=4.0, floor=0.0025),
         ),
         TrainConfig(steps=3600, batch=64, optimiser="muon", lr=1e-3, ema=0.998,
                     save_every=100, sample_every=300),

@@ -30,10 +30,13 @@ class DiffusionStage(Stage):
         raise TypeError(f"{type(self).__name__} defines no target")
 
     def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
-        x0, given = self.target(batch, g)
+        return self.denoised(*self.target(batch, g), g).mean()
+
+    def denoised(self, x0: Tensor, given: object, g: torch.Generator) -> Tensor:
+        """The loss of each x0 [B, ...] at a level and with noise drawn from `g`."""
         i = 1 + ((len(self.levels) - 1) * torch.rand(len(x0), generator=g, dtype=torch.float64) ** self.late).long()
         eps = noise(tuple(x0.shape), g, self.device)
-        return self.denoiser.loss(x0, self.levels[i], self.levels[i - 1], eps, given=given).mean()
+        return self.denoiser.loss(x0, self.levels[i], self.levels[i - 1], eps, given=given)
 
     @torch.no_grad()
     def sample(self, net: nn.Module, x0: Tensor, steps: int, given: object, cfg: float = 0) -> Tensor:
@@ -45,7 +48,7 @@ class DiffusionStage(Stage):
             pass
         return x
 
-    bounds = (-1.0, 1.0)
+    bounds: tuple[Tensor | float, Tensor | float] = (-1.0, 1.0)
 
 
 def noise(shape: tuple[int, ...], g: torch.Generator, device: torch.device) -> Tensor:

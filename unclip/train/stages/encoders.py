@@ -29,11 +29,16 @@ class Encoders:
         self.table: Tensor | None = None
 
     @torch.no_grad()
-    def z_i(self, batch: Batch, corpus: Corpus) -> Tensor:
-        """Unit z_i of a batch. Those of plain pictures never change: they are made once, at the first batch."""
+    def plain(self, corpus: Corpus) -> Tensor:
+        """Unit z_i [N, D] of all of a corpus, on white. They never change: they are made once."""
         if self.table is None:
             self.table = torch.cat([self.clip.encode_image(compose(part)) for part in corpus.images.split(256)])
-        z_i, varied = self.table[batch.index.to(self.device)], ~batch.plain
+        return self.table
+
+    @torch.no_grad()
+    def z_i(self, batch: Batch, corpus: Corpus) -> Tensor:
+        """Unit z_i of a batch."""
+        z_i, varied = self.plain(corpus)[batch.index.to(self.device)], ~batch.plain
         if varied.any():
             z_i[varied] = self.clip.encode_image(batch.pictures[varied])
         return z_i
