@@ -23,7 +23,7 @@ from unclip.diffusion.draw import Draw
 from unclip.diffusion.guidance import CFG, Clip
 from unclip.diffusion.levels import spread
 from unclip.diffusion.process import Process
-from unclip.diffusion.samplers import Randn, Step, ddim, ddpm, dpmpp_2m, walk
+from unclip.diffusion.samplers import Randn, Step, ddim, ddpm, dpmpp_2m, dpmpp_sde, unipc, walk
 from unclip.errors import UnclipError
 from unclip.machine import keep_buffers, pick_device
 from unclip.models.clip import CLIP, CLIPConfig
@@ -37,7 +37,7 @@ from unclip.weights import hub
 from unclip.weights.checkpoint import load_module, save_module
 from unclip.weights.config import read_json
 
-STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "ddpm": ddpm}  # a name in Settings → its step
+STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde}
 PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "decoder": (DecoderConfig, Decoder),
          "upsampler_256": (UpsamplerConfig, Upsampler)}  # fmt: skip
 TOKENIZER = Path("tokenizer") / "tokenizer.json"

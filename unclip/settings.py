@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-SAMPLERS = ("ddim", "dpmpp_2m", "ddpm")
+SAMPLERS = ("ddim", "dpmpp_2m", "unipc", "ddpm", "dpmpp_sde")
 LONGEST = 4000  # characters of a prompt: with its metadata it fits every picture format
 DIFFUSERS = {"num_inference_steps": "steps", "guidance_scale": "guidance", "decoder_num_inference_steps": "steps",
              "decoder_guidance_scale": "guidance", "prior_num_inference_steps": "prior_steps",

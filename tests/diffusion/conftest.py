@@ -17,11 +17,23 @@ class Mixture:
         self.weight, self.mean, self.std = (torch.tensor(v, dtype=torch.float64) for v in (weight, mean, std))
 
     def __call__(self, x, at, frac=0.0):
-        var = (at.alpha * self.std) ** 2 + at.sigma**2  # of x_t within each component
-        off = x[:, None] - at.alpha * self.mean  # [B, K, D]
-        share = (self.weight.log() - x.shape[1] / 2 * var.log() - off.square().sum(2) / (2 * var)).softmax(1)
+        var, off = self._within(x, at)
         x0 = self.mean + (at.alpha * self.std**2 / var)[:, None] * off
-        return Estimate((share[..., None] * x0).sum(1), frac)
+        return Estimate((self.log_share(x, at).exp()[..., None] * x0).sum(1), frac)
+
+    def _within(self, x, at):
+        """Variance of x_t [K] within each component, and how far x_t is from its mean [B, K, D]."""
+        return (at.alpha * self.std) ** 2 + at.sigma**2, x[:, None] - at.alpha * self.mean
+
+    def log_share(self, x, at):
+        """log p(k | x_t) [B, K] of each component: an exact noised classifier."""
+        var, off = self._within(x, at)
+        return (self.weight.log() - x.shape[1] / 2 * var.log() - off.square().sum(2) / (2 * var)).log_softmax(1)
+
+    def weighed(self, factor):
+        """The mixture with component k `factor[k]` times as likely: p(x | y), where p(y | k) is `factor`."""
+        weight = self.weight * torch.tensor(factor, dtype=torch.float64)
+        return Mixture((weight / weight.sum()).tolist(), self.mean.tolist(), self.std.tolist())
 
     def draw(self, n, rng):
         k = torch.multinomial(self.weight, n, replacement=True, generator=rng)

@@ -15,18 +15,23 @@ from unclip.diffusion import (
     ddim,
     ddpm,
     dpmpp_2m,
+    dpmpp_sde,
+    karras,
     linear,
     mix,
     move,
     posterior_variance,
     renoise,
     spread,
+    unipc,
     vlb,
     walk,
 )
+from unclip.errors import UnclipError
 
 COSINE = Levels.from_betas(cosine(1000))
-STEPS = {"ddpm": ddpm, "ddim": ddim(), "ddim-1": ddim(1.0), "dpmpp_2m": dpmpp_2m, "renoise": renoise}
+STEPS = {"ddpm": ddpm, "ddim": ddim(), "ddim-1": ddim(1.0), "dpmpp_2m": dpmpp_2m, "dpmpp_sde": dpmpp_sde,
+         "unipc": unipc, "renoise": renoise}  # fmt: skip
 each_step = pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 
 
@@ -63,14 +68,61 @@ def probability_flow(denoise, x, at, to, n=500):
     return y * to.alpha
 
 
-@pytest.mark.parametrize(("step", "n"), [(ddim(), 1), (dpmpp_2m, 2)], ids=["ddim", "dpmpp_2m"])
+@pytest.mark.parametrize(("step", "n"), [(ddim(), 1), (dpmpp_2m, 2), (unipc, 3)], ids=["ddim", "dpmpp_2m", "unipc"])
 def test_order(mixture, even, rng, order, step, n):
-    """Against the exact flow of a mixture: DDIM is of first order, DPM-Solver++(2M) of second."""
+    """Against the exact flow of a mixture: DDIM is of first order, DPM-Solver++(2M) of second, UniPC of third."""
     x = torch.randn(32, 2, generator=rng, dtype=torch.float64)
     truth = probability_flow(mixture, x, even(1)[2], even(1)[1])
     errors = [end(walk(mixture, x, even(n)[1:].down(), step, silent)) - truth for n in (80, 160, 320)]
-    assert order([e.norm() for e in errors]) == pytest.approx(n, abs=0.1)
-    assert errors[-1].abs().max() < {1: 0.05, 2: 0.005}[n]
+    assert order([e.norm() for e in errors]) == pytest.approx(n, abs=0.1 if n < 3 else 0.25)
+    assert errors[-1].abs().max() < {1: 0.05, 2: 0.005, 3: 1e-4}[n]
+
+
+@pytest.mark.parametrize(("step", "n"), [(ddpm, 1), (dpmpp_sde, 2)], ids=["ddpm", "dpmpp_sde"])
+def test_weak_order_of_stochastic_steps(gaussian, even, order, step, n):
+    """Of a Gaussian every step is linear, so x at the end is a sum of the noises with fixed coefficients: its variance
+    is theirs squared, without sampling. Ancestral steps miss it by first order, DPM-Solver++ SDE by second."""
+    errors = []
+    for count in (80, 160, 320):
+        levels = even(count)[1:]
+        still = torch.zeros(count + 2, 2, dtype=torch.float64)
+        drawn = iter(range(1, count + 1))  # row i of the batch has a one for noise i and none else; the last is silent
+        kick = lambda x: still.index_fill(0, torch.tensor(next(drawn)), 1.0)  # noqa: B023, E731
+        x = still.index_fill(0, torch.tensor(0), 1.0)
+        x = end(walk(gaussian, x, levels.down(), step, kick))
+        got = (x[:-1] - x[-1]).square().sum(0)
+        errors.append((got - (levels.alpha[0] * gaussian.std) ** 2 - levels.sigma[0] ** 2).abs().max())
+    assert order(errors) == pytest.approx(n, abs=0.15)
+
+
+def test_karras_spacing():
+    """EDM, eq. 5, on a table: the rows are those whose noise is nearest to the formula's; each is there once."""
+    ratio = (COSINE.sigma / COSINE.alpha)[1:]
+    rows = karras(COSINE, 12)
+    first, last = ratio[0], ratio[ratio <= 80].max()
+    i = torch.arange(12, dtype=torch.float64)
+    want = (last ** (1 / 7) + i / 11 * (first ** (1 / 7) - last ** (1 / 7))) ** 7
+    got = ratio[torch.tensor(rows) - 1].flip(0)
+    assert ((got.log() - want.log()).abs() < 0.5 * ratio.log().diff()[[r - 2 for r in rows[::-1] if r > 1] + [0]]).all()
+    assert rows[0] == 1
+    assert ratio[rows[-1]] > 80 >= ratio[rows[-1] - 1]
+    for n in (1, 2, 50, 400, 1000):
+        rows = karras(COSINE, n)
+        assert rows == sorted(set(rows)) and len(rows) == n and rows[0] >= 1 and rows[-1] <= 1000
+    assert karras(Levels.from_betas(linear(10)), 10) == list(range(1, 11))
+    with pytest.raises(UnclipError, match="cannot choose 0 of 1000 steps"):
+        karras(COSINE, 0)
+
+
+def test_what_few_calls_give(mixture, rng):
+    """On an exact mixture, 20 calls from the same noise: each method nearer to the exact flow than the one before."""
+    x = torch.randn(200, 2, generator=rng, dtype=torch.float64)
+    rows = karras(COSINE, 20)
+    levels = COSINE.spaced(rows)
+    truth = probability_flow(mixture, x, levels[-1], levels[1])
+    got = [end(walk(mixture, x, levels[1:].down(), step, silent)) for step in (ddim(), dpmpp_2m, unipc)]
+    errors = [(v - truth).norm().item() for v in got]
+    assert errors[0] > 1.5 * errors[1] > 2.5 * errors[2]
 
 
 def test_inversion_comes_back(mixture, even, rng, order):
@@ -94,6 +146,18 @@ def test_ancestral_sampling_recovers_the_moments(mixture, randn, frac):
     assert ((x.mean(0) - mean).abs() < 4 * (cov.diag() / n).sqrt()).all()
     error = (cov.diag().outer(cov.diag()) + cov**2).div(n).sqrt()  # of a sample covariance, were x Gaussian
     assert ((x.T.cov() - cov).abs() < 4 * error).all()
+
+
+def test_analytic_variance_of_each_element(randn):
+    """Data of another deviation in each dimension: a table of errors for each gives each its whole variance."""
+    std = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
+    snr = (COSINE.alpha / COSINE.sigma)[1:, None] ** 2
+    exact = lambda x, at: Estimate(at.alpha * std**2 / (at.alpha**2 * std**2 + at.sigma**2) * x)  # noqa: E731
+    levels, n = COSINE.spaced([100, 500, 1000]), 20000
+    frames = walk(exact, randn(torch.empty(n, 3).double()), levels.down(), analytic(1 / (1 / std**2 + snr)), randn)
+    _, (y, _), _ = frames
+    want = (levels[1].alpha * std) ** 2 + levels[1].sigma ** 2
+    assert y.var(0).tolist() == pytest.approx(want.tolist(), rel=5 * (2 / n) ** 0.5)
 
 
 @pytest.mark.parametrize("count", [1, 3, 10])
@@ -149,7 +213,7 @@ def test_2m_is_exact_where_x0_is_linear_in_lambda(rng):
     was, at, to = (COSINE[i] for i in (740, 690, 680))  # uneven: r is far from 1
     lam = [(row.alpha / row.sigma).log() for row in (was, at, to)]
     c, d, x = torch.randn(3, 4, generator=rng, dtype=torch.float64)
-    got = dpmpp_2m(x, Estimate(c + d * lam[1]), at, to, (was, Estimate(c + d * lam[0])), silent)
+    got = dpmpp_2m(x, Estimate(c + d * lam[1]), at, to, ((was, Estimate(c + d * lam[0])),), silent)
     u = torch.linspace(lam[1], lam[2], 20001, dtype=torch.float64)  # sigma_to * integral of e^u x0(u) du
     integral = torch.trapezoid(u.exp() * (c[:, None] + d[:, None] * u), u)
     want = to.sigma / at.sigma * x + to.sigma * integral
@@ -158,7 +222,7 @@ def test_2m_is_exact_where_x0_is_linear_in_lambda(rng):
     assert ((move(x, c + d * lam[1], at, to) - want).abs() > d.abs() * h**3).all()  # which `move` alone is not
 
 
-@pytest.mark.parametrize("step", [ddim(), dpmpp_2m], ids=["ddim", "dpmpp_2m"])
+@pytest.mark.parametrize("step", [ddim(), dpmpp_2m, unipc], ids=["ddim", "dpmpp_2m", "unipc"])
 def test_deterministic_steps_draw_nothing(mixture, step):
     assert len(list(walk(mixture, torch.ones(2, 2).double(), COSINE.spaced([1, 10, 100]).down(), step, silent))) == 3
 

@@ -19,6 +19,7 @@ class Estimate:
     x0: Tensor
     frac: Tensor | float = 0.0  # of the log-variance's range: 0 = beta~ ("small"), 1 = beta ("large"), or learned
     grad: Tensor | float = 0.0  # grad_x log p(y | x_t) gathered by guidance, for the step to spend
+    plain: Tensor | None = None  # x0 as it was before classifier-free guidance moved it
 
     def log_var(self, at: Levels, to: Levels) -> Tensor:
         """Log-variance of p(x_to | x_at): between log beta~ and log beta (iDDPM, eq. 15)."""
@@ -31,8 +32,7 @@ class Estimate:
 
     def each(self, f: Callable[[Tensor], Tensor]) -> "Estimate":
         """`f` applied to every field that is a tensor."""
-        frac, grad = (f(v) if isinstance(v, Tensor) else v for v in (self.frac, self.grad))
-        return Estimate(f(self.x0), frac, grad)
+        return Estimate(*(f(v) if isinstance(v, Tensor) else v for v in (self.x0, self.frac, self.grad, self.plain)))
 
 
 class Denoise(Protocol):

@@ -53,6 +53,11 @@ class Levels:
     def __len__(self) -> int:
         return len(self.alpha)
 
+    @property
+    def log_snr(self) -> Tensor:
+        """lambda = log alpha / sigma, half the logarithm of the signal-to-noise ratio; infinite at data."""
+        return (self.alpha / self.sigma).log()
+
     def __getitem__(self, i: int | slice | Tensor) -> "Levels":
         return replace(self, alpha=self.alpha[i], sigma=self.sigma[i], t=self.t[i])
 
@@ -105,6 +110,20 @@ def spread(T: int, *counts: int) -> list[int]:
         steps += [start + round(k) for k in accumulate(repeat(stride, n - 1), initial=0.0)]
         start += size
     return steps
+
+
+def karras(levels: Levels, n: int, rho: float = 7.0, most: float = 80.0) -> list[int]:
+    """n steps of the whole chain `levels` with sigma / alpha spaced as EDM's (Karras et al. 2206.00364, eq. 5), each on
+    the nearest row that is free. The first is the noisiest row with sigma / alpha <= most: beyond it a step is lost."""
+    T, ratio = len(levels) - 1, levels.sigma[1:] / levels.alpha[1:]
+    if not 1 <= n <= T:
+        raise UnclipError(f"cannot choose {n} of {T} steps: ask for 1 to {T}")
+    ends = torch.stack([ratio[0], ratio[ratio <= most].max()]) ** (1 / rho)
+    want = ends[0].lerp(ends[1], torch.linspace(1, 0, n, dtype=torch.float64).flip(0)) ** rho
+    nearest = 1 + (want.log()[:, None] - ratio.log()).abs().argmin(1)
+    i = torch.arange(n)
+    rows = (nearest - i).cummax(0).values + i  # each above the one before
+    return torch.minimum(rows, T - n + 1 + i).tolist()
 
 
 def posterior_variance(at: Levels, to: Levels) -> tuple[Tensor, Tensor]:

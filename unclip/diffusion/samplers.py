@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise, Estimate
 from unclip.diffusion.draw import white
-from unclip.diffusion.levels import Levels, mix, posterior_mean, posterior_variance
+from unclip.diffusion.levels import Levels, match, mix, posterior_mean, posterior_variance
 
 Randn = Callable[[Tensor], Tensor]
-Past = tuple[Levels, Estimate] | None  # the step before: where it was, what was estimated there
+Past = tuple[tuple[Levels, Estimate], ...]  # the last two steps, latest first: where, and what was estimated there
 Step = Callable[[Tensor, Estimate, Levels, Levels, Past, Randn], Tensor]
 
 
@@ -21,11 +22,11 @@ def walk(
 
     Yields, after every step, x at its new level and the estimate it was made from: previews come free.
     """
-    past = None
+    past: Past = ()
     for at, to in path:
         est = denoise(x, at, **cond)
         x = step(x, est, at, to, past, randn)
-        past = at, est
+        past = ((at, est), *past[:1])
         yield x, est
 
 
@@ -50,13 +51,13 @@ def analytic(mse: Tensor) -> Step:
     """Ancestral sampling with the best variance, beta~ + (d mean / d x0)^2 E Var[x0 | x_t] (Analytic-DPM, theorem 1).
 
     `mse` [T] is the denoiser's mean squared error of x0 at each trained time: for the best denoiser that is the
-    expected variance of x0 given x_t.
+    expected variance of x0 given x_t. [T, ...] gives each element of x0 its own.
     """
 
     def step(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:
         small, beta = posterior_variance(at, to)
         best = small + (to.alpha * beta / at.sigma**2) ** 2 * mse[at.t]
-        return _ancestral(x, est, at, to, best.log(), randn)
+        return _ancestral(x, est, at, to, match(best.log(), x), randn)
 
     return step
 
@@ -75,15 +76,54 @@ def ddim(eta: float = 0.0) -> Step:
     return step
 
 
+def ahead(x0: Tensor, at: Levels, to: Levels, past: Past) -> Tensor:
+    """x0 as it may be half-way to `to`: extrapolated in lambda = log alpha/sigma from the step before."""
+    if not past or to.sigma == 0:
+        return x0
+    (was, before), *_ = past
+    r = (at.log_snr - was.log_snr) / (to.log_snr - at.log_snr)
+    return mix((1 + 0.5 / r, x0), (-0.5 / r, before.spend(was)))
+
+
 def dpmpp_2m(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2211.01095, algorithm 2): `move` with x0 extrapolated in lambda = log alpha/sigma."""
+    """DPM-Solver++(2M) (Lu et al. 2211.01095, algorithm 2): `move` with x0 extrapolated."""
+    return move(x, ahead(est.spend(at), at, to, past), at, to)
+
+
+def dpmpp_sde(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:
+    """SDE-DPM-Solver++(2M) (Lu et al. 2211.01095, eq. 18): ancestral sampling with x0 extrapolated."""
+    est = Estimate(ahead(est.spend(at), at, to, past))
+    return _ancestral(x, est, at, to, est.log_var(at, to), randn)
+
+
+def unipc(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:
+    """UniPC of order 3 (Zhao et al. 2302.04867, algorithms 5 and 6): DPM-Solver++(2M), and before each step the one
+    before it is put right by the estimate at its end. That costs no call of the denoiser.
+
+    A step is affine in x0: to put it right is to add what a better x0 would have added.
+    """
     x0 = est.spend(at)
-    if past is None or to.sigma == 0:
-        return move(x, x0, at, to)
-    was, before = past
-    l0, l1, l2 = ((level.alpha / level.sigma).log() for level in (was, at, to))
-    r = (l1 - l0) / (l2 - l1)
-    return move(x, mix((1 + 0.5 / r, x0), (-0.5 / r, before.spend(was))), at, to)
+    if past:
+        (was, before), *older = past
+        used = ahead(before.spend(was), was, at, tuple(older))
+        better = between(x0, at, past)
+        x = x + mix((at.alpha - was.alpha * at.sigma / was.sigma, better - used))
+    return move(x, ahead(x0, at, to, past), at, to)
+
+
+def between(x0: Tensor, at: Levels, past: Past) -> Tensor:
+    """The mean of x0 over the step that ended at `at`, weighed by e^lambda as the exact solution weighs it
+    (DPM-Solver++, eq. 8): of the polynomial through the estimates at both ends and, if there is one, at the step before."""
+    (was, before), *older = past
+    start, h = before.spend(was), at.log_snr - was.log_snr
+    one = -1 / torch.expm1(-h) - 1 / h  # the means of u and u^2, where lambda is that of `was` + u h
+    two = -1 / torch.expm1(-h) - 2 * one / h
+    if not older:
+        return mix((1 - one, start), (one, x0))
+    ((long_ago, oldest),) = older
+    r = (was.log_snr - long_ago.log_snr) / h
+    bend = (two - one) / (1 + r)  # of the second divided difference, ((x0 - start) - (start - oldest) / r) / (1 + r)
+    return mix((1 - one - bend - bend / r, start), (one + bend, x0), (bend / r, oldest.spend(long_ago)))
 
 
 def renoise(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:
