@@ -113,7 +113,7 @@ def unipc(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: R
 
 def between(x0: Tensor, at: Levels, past: Past) -> Tensor:
     """The mean of x0 over the step that ended at `at`, weighed by e^lambda as the exact solution weighs it
-    (DPM-Solver++, eq. 8): of the polynomial through the estimates at both ends and, if there is one, at the step before."""
+    (DPM-Solver++, eq. 8): of the polynomial through the estimates at both ends and at the step before, if any."""
     (was, before), *older = past
     start, h = before.spend(was), at.log_snr - was.log_snr
     one = -1 / torch.expm1(-h) - 1 / h  # the means of u and u^2, where lambda is that of `was` + u h
