@@ -101,7 +101,7 @@ def test_what_comes_back(tiny):
     assert result.embeddings.shape == (2, 16)
     torch.testing.assert_close(result.embeddings.norm(dim=1), torch.ones(2))
     assert result.params == {"size": 64, "guidance": 2.0, "prior_guidance": 2.0, "best_of": 2, "sampler": "ddim",
-                             "negative_prompt": "blue"} | FEW  # fmt: skip
+                             "upsampler_1024_steps": 4, "tile": None, "negative_prompt": "blue"} | FEW  # fmt: skip
 
 
 def test_the_best_candidate_is_the_one_nearest_to_the_caption(tiny):

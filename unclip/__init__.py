@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names once more, for editors and type checkers
+    from unclip.cascade import upscale as upscale
     from unclip.diffusion.denoiser import Denoiser as Denoiser
     from unclip.diffusion.guidance import CFG as CFG
     from unclip.diffusion.levels import Levels as Levels
@@ -38,6 +39,7 @@ HOME = {
     "dpmpp_2m": "unclip.diffusion.samplers",
     "load": "unclip.weights.load",
     "UnclipError": "unclip.errors",
+    "upscale": "unclip.cascade",
 }
 
 

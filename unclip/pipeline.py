@@ -1,9 +1,9 @@
 """DALL·E 2 (Ramesh et al. 2022, 2204.06125) from end to end. Read this file first.
 
-    caption ──tokenizer, CLIP──▶ z_t ──prior──▶ z_i ──decoder──▶ 64 px ──upsampler──▶ 256 px
+    caption ──tokenizer, CLIP──▶ z_t ──prior──▶ z_i ──decoder──▶ 64 px ──upsamplers──▶ 256 px, 1024 px
 
 P(x | y) = P(x | z_i, y) · P(z_i | y): the prior draws a CLIP picture embedding z_i that goes with the caption y, the
-decoder draws a picture that has this embedding, the upsampler enlarges it. All three are Gaussian diffusion models:
+decoder draws a picture that has this embedding, the upsamplers enlarge it. All of them are Gaussian diffusion models:
 a `Levels` table, a network as `Denoiser`, guidance around it, a sampler's step.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -39,7 +40,7 @@ from unclip.weights.config import read_json
 
 STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde}
 PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "decoder": (DecoderConfig, Decoder),
-         "upsampler_256": (UpsamplerConfig, Upsampler)}  # fmt: skip
+         "upsampler_256": (UpsamplerConfig, Upsampler), "upsampler_1024": (UpsamplerConfig, Upsampler)}  # fmt: skip
 TOKENIZER = Path("tokenizer") / "tokenizer.json"
 
 
@@ -47,10 +48,11 @@ class UnCLIP:
     """The whole system. `UnCLIP.from_pretrained("mini").generate("a red fox").images[0]`"""
 
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
-                 name: str = "unnamed", digest: str = ""):  # fmt: skip
-        check_fit(tokenizer, clip, prior, decoder, upsampler)
+                 name: str = "unnamed", digest: str = "", upsampler_1024: Upsampler | None = None):  # fmt: skip
+        check_fit(tokenizer, clip, prior, decoder, upsampler, upsampler_1024)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
-        self.clip, self.prior, self.decoder, self.upsampler = clip, prior, decoder, upsampler
+        self.clip, self.prior, self.decoder = clip, prior, decoder
+        self.upsampler, self.upsampler_1024 = upsampler, upsampler_1024
         self.to("cpu", torch.float32)
 
     # ---- from the caption to the picture ---------------------------------------------------------------------
@@ -91,13 +93,24 @@ class UnCLIP:
         x = draw((3, self.decoder.config.size, self.decoder.config.size)).to(self.device)
         return self.sample(denoise, x, process, s.steps, STEPS[s.sampler], draw.like, tell, given)
 
-    def upsample(self, low: Tensor, draw: Draw, s: Settings, tell: "Tell") -> Tensor:
-        """pictures [B, 3, 64, 64] → [B, 3, 256, 256], both in [−1, 1]."""
-        assert self.upsampler is not None
-        process, given = self.upsampler.config.diffusion, self.upsampler.condition(low)
-        denoise = Clip(process.denoiser(self.upsampler))
+    def upsample(
+        self, low: Tensor, draw: Draw, s: Settings, tell: "Tell", net: Upsampler | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """pictures [B, 3, h, w] → [B, 3, H, W], both in [−1, 1], by the first upsampler or the one given.
+
+        size: (H, W); by default 64 becomes 256, and 256 becomes 1024.
+        """
+        net = net or self.upsampler
+        assert net is not None
+        process, given = net.config.diffusion, net.condition(low, size)
+        height, width = given.shape[2:]
+        given = F.pad(given, (0, -width % net.config.unet.grain, 0, -height % net.config.unet.grain), "replicate")
+        denoise = Clip(net.denoiser(s.tile))
+        steps = s.upsampler_1024_steps if net is self.upsampler_1024 else s.upsampler_steps
         x = draw(given.shape[1:]).to(self.device)
-        return self.sample(denoise, x, process, s.upsampler_steps, ddim(), draw.like, tell, given)
+        x = self.sample(denoise, x, process, steps, ddim(), draw.like, tell, given)
+        return x[..., :height, :width]
 
     def sample(self, denoise: Denoise, x: Tensor, process: Process, steps: int, step: Step, randn: Randn, tell: "Tell",
                given: object) -> Tensor:  # fmt: skip
@@ -135,24 +148,28 @@ class UnCLIP:
 
     def fit(self, request: Request) -> Request:
         """The request with its size settled, which these weights must be able to draw."""
-        size = request.settings.size or self.sizes[-1]
+        size = request.settings.size or self.sizes[:2][-1]
         if size not in self.sizes:
             raise UnclipError(f"size is {size}; these weights draw {' or '.join(map(str, self.sizes))}")
+        for net in self.cascade(size).values():
+            net.denoiser(request.settings.tile)  # says now what would fail once half is drawn
         return replace(request, settings=replace(request.settings, size=size))
 
     @torch.inference_mode()
     def draw(self, request: Request, progress: bool = True) -> Iterator[tuple[Image.Image, Tensor]]:
         """Each picture of a fitted request as soon as it is done, with its z_i [D]."""
-        s, enlarge = request.settings, request.settings.size != self.decoder.config.size
-        stages = {"prior": s.prior_steps, "decoder": s.steps} | ({"upsampler": s.upsampler_steps} if enlarge else {})
+        s = request.settings
+        assert s.size is not None, "the request is not fitted"
+        cascade = self.cascade(s.size)
+        stages = {"prior": s.prior_steps, "decoder": s.steps} | {name: getattr(s, f"{name}_steps") for name in cascade}
         with Reporter(request.callback, progress, len(request.seeds), sum(stages.values())) as report:
             # One by one: sums in a batch of another size may round differently, and a picture is its seed's alone.
             for i, (prompt, seed) in enumerate(zip(request.prompts, request.seeds, strict=True)):
                 tell, draw = (partial(report, i, stage) for stage in stages), partial(Draw, [seed])
                 z_i = self.sample_prior(prompt, request.negative, draw("prior"), s, next(tell))
                 x = self.decode(z_i, prompt, request.negative, draw("decoder"), s, next(tell))
-                if enlarge:
-                    x = self.upsample(x, draw("upsampler"), s, next(tell))
+                for name, net in cascade.items():
+                    x = self.upsample(x, draw(name), s, next(tell), net)
                 yield to_pil(x)[0], z_i[0].float().cpu()
 
     def record(self, request: Request, i: int) -> dict[str, Any]:
@@ -176,7 +193,18 @@ class UnCLIP:
 
     @property
     def sizes(self) -> list[int]:
-        return [self.decoder.config.size] + ([self.upsampler.config.size] if self.upsampler else [])
+        """Of the pictures that can be drawn: without the first upsampler, the second has nothing to enlarge."""
+        return [self.decoder.config.size, *(net.config.size for net in self.upsamplers.values() if self.upsampler)]
+
+    @property
+    def upsamplers(self) -> dict[str, Upsampler]:
+        """Those there are, by the name of their stage, in the order in which they are used."""
+        nets = {"upsampler": self.upsampler, "upsampler_1024": self.upsampler_1024}
+        return {name: net for name, net in nets.items() if net is not None}
+
+    def cascade(self, size: int) -> dict[str, Upsampler]:
+        """The upsamplers that lead from the decoder's pictures to those of `size`."""
+        return {name: net for name, net in self.upsamplers.items() if net.config.size <= size}
 
     @classmethod
     def from_pretrained(
@@ -203,7 +231,7 @@ class UnCLIP:
         digest = hub.verify(folder, index, [*names, TOKENIZER.parent.name])
         parts: dict[str, Any] = {name: load_module(folder / name, *PARTS[name])[0] for name in names}
         system = cls(Tokenizer.load(folder / TOKENIZER), parts["clip"], parts["prior"], parts["decoder"],
-                     parts.get("upsampler_256"), index["name"], digest)  # fmt: skip
+                     parts.get("upsampler_256"), index["name"], digest, parts.get("upsampler_1024"))  # fmt: skip
         return system.to(pick_device(device), dtype)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> Path:
@@ -222,7 +250,8 @@ class UnCLIP:
 
     @property
     def parts(self) -> dict[str, Any]:
-        nets = {"clip": self.clip, "prior": self.prior, "decoder": self.decoder, "upsampler_256": self.upsampler}
+        nets = {"clip": self.clip, "prior": self.prior, "decoder": self.decoder, "upsampler_256": self.upsampler,
+                "upsampler_1024": self.upsampler_1024}  # fmt: skip
         return {name: net for name, net in nets.items() if net is not None}
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "UnCLIP":
@@ -230,7 +259,7 @@ class UnCLIP:
         self.device, self.dtype = torch.device(device), dtype if dtype is not None else self.dtype
         for net in self.parts.values():
             net.to(self.device)
-        for net in (self.decoder, self.upsampler):
+        for net in (self.decoder, self.upsampler, self.upsampler_1024):
             if net is not None:
                 net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self
@@ -259,7 +288,8 @@ class Several:
         return self(x.shape[1:]).to(x)
 
 
-def check_fit(tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None) -> None:
+def check_fit(tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
+              upsampler_1024: Upsampler | None) -> None:  # fmt: skip
     """Parts that were not trained together would draw noise without a word."""
     c, p, d = clip.config, prior.config, decoder.config
     agree = {
@@ -269,6 +299,9 @@ def check_fit(tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, 
         "vocabularies": {"clip": c.vocab, "decoder": d.vocab},
         "end tokens": {"tokenizer": tokenizer.end, "clip": c.end},
         "small pictures": {"decoder": d.size} | ({"upsampler": upsampler.config.low} if upsampler else {}),
+        "pictures between the upsamplers": {
+            "upsampler": upsampler.config.size, "upsampler_1024": upsampler_1024.config.low
+        } if upsampler and upsampler_1024 else {},
     }
     for what, values in agree.items():
         if len(set(values.values())) > 1:

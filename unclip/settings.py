@@ -24,22 +24,26 @@ DIFFUSERS = {"num_inference_steps": "steps", "guidance_scale": "guidance", "deco
 class Settings:
     """How pictures are sampled. Steps are network calls of each stage; a guidance of 1 is none."""
 
-    size: int | None = None  # pixels a side; None is the largest that the weights draw
+    size: int | None = None  # pixels a side; None is what the first upsampler draws, if there is one
     steps: int = 25
     guidance: float = 2.0
     prior_steps: int = 25
     prior_guidance: float = 2.0
-    upsampler_steps: int = 8
+    upsampler_steps: int = 8  # 64 → 256
+    upsampler_1024_steps: int = 4  # 256 → 1024
+    tile: int | None = None  # upsamplers see at most so many pixels a side at once: less memory, more time
     best_of: int = 2  # candidates for z_i; the one nearest to z_t is decoded (section 2.2)
     sampler: str = "ddim"
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("steps", 1, 1000), ("prior_steps", 1, 1000), ("upsampler_steps", 1, 1000), ("best_of", 1, 64),
-            ("guidance", 0, 100), ("prior_guidance", 0, 100),
+            ("steps", 1, 1000), ("prior_steps", 1, 1000), ("upsampler_steps", 1, 1000),
+            ("upsampler_1024_steps", 1, 1000), ("best_of", 1, 64), ("guidance", 0, 100), ("prior_guidance", 0, 100),
+            ("tile", 16, 4096),
         ):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise UnclipError(f"{name} is {getattr(self, name)}; it must be from {low} to {high}")
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UnclipError(f"{name} is {value}; it must be from {low} to {high}")
         if self.sampler not in SAMPLERS:
             raise unknown(self.sampler, list(SAMPLERS), "sampler")
 

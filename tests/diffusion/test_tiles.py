@@ -51,10 +51,9 @@ def upsampler(local: bool) -> Upsampler:
 def enlarged(net: Upsampler, side: int | None) -> torch.Tensor:
     """Four steps from noise, on a picture wider than high."""
     given = net.condition(torch.rand(1, 3, 24, 56, generator=torch.Generator().manual_seed(1)) * 2 - 1)
-    denoise = net.config.diffusion.denoiser(net)
     x = Draw([3], "x").like(given)
     path = LEVELS.spaced(spread(1000, 4)).down()
-    for x, _ in walk(Clip(net.tiled(denoise, side) if side else denoise), x, path, ddim(), given=given):
+    for x, _ in walk(Clip(net.denoiser(side)), x, path, ddim(), given=given):
         pass
     return x
 
@@ -70,7 +69,7 @@ def test_tiles_of_a_network_with_group_norm_differ_but_show_no_seam():
     net = upsampler(local=False)
     whole, tiled = enlarged(net, None), enlarged(net, 64)
     assert not torch.allclose(whole, tiled, atol=1e-3)
-    edges = {where.start for where, _ in net.tiled(net.config.diffusion.denoiser(net), 64).spans(224)} - {0}
+    edges = {where.start for where, _ in net.denoiser(64).spans(224)} - {0}
     assert edges
     steps = (tiled - whole).diff(dim=3).abs().mean((0, 1, 2))
     assert max(steps[edge - 1] for edge in edges) < 3 * steps.mean()
@@ -81,5 +80,5 @@ def test_a_tile_must_hold_more_than_its_context():
     least = -(-2 * net.config.unet.reach // 2) * 2 + 2
     for side in (least - 2, least + 1, 0, -4):
         with pytest.raises(UnclipError, match=f"tile is {side}; .* a multiple of 2, {least} or more"):
-            net.tiled(net.config.diffusion.denoiser(net), side)
-    assert net.tiled(net.config.diffusion.denoiser(net), least)
+            net.denoiser(side)
+    assert net.denoiser(least)

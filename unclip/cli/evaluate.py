@@ -7,7 +7,7 @@ from unclip.cli.generate import SETTINGS, add_machine_options, load, option
 from unclip.settings import Settings
 from unclip.weights.config import from_dict
 
-DRAWN = [name for name in SETTINGS if name not in ("size", "upsampler_steps")]
+DRAWN = [name for name in SETTINGS if not name.startswith(("size", "upsampler", "tile"))]
 
 
 def add_parser(subparsers: Any) -> None:

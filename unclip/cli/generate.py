@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from unclip.pipeline import UnCLIP
 
 SETTINGS = {
-    "size": (int, "PIXELS", "side of the picture, 64 or 256 for mini (default: the largest)"),
+    "size": (int, "PIXELS", "side of the picture, 64, 256 or 1024 (default: 256)"),
     "steps": (int, "N", "steps of the decoder"),
     "guidance": (float, "X", "how strictly the decoder keeps to the caption; 1 is no guidance"),
     "prior_steps": (int, "N", "steps of the prior"),
     "prior_guidance": (float, "X", "how strictly the prior keeps to the caption"),
-    "upsampler_steps": (int, "N", "steps of the upsampler"),
+    "upsampler_steps": (int, "N", "steps of the upsampler from 64 to 256"),
+    "upsampler_1024_steps": (int, "N", "steps of the upsampler from 256 to 1024"),
+    "tile": (int, "PIXELS", "side of what an upsampler sees at once: bounds the memory (default: the whole picture)"),
     "best_of": (int, "N", "picture embeddings drawn, of which the nearest to the caption is decoded"),
     "sampler": (str, "NAME", f"of the decoder: {', '.join(SAMPLERS)}"),
 }

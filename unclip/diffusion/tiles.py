@@ -20,7 +20,7 @@ class Tiled:
     sees the mean and variance of what it is given, differs from tile to tile: blending hides the seam. Every step of a
     sampler puts the whole picture together again, so that tiles go on from what their neighbours made.
 
-    `given` is [B, ?, H, W]. Edges lie on multiples of `grain`. An estimate's variance is left out.
+    Conditions are [B, ?, H, W] as well. Edges lie on multiples of `grain`. An estimate's variance is left out.
     """
 
     def __init__(self, denoise: Denoise, side: int, halo: int, blend: int = 0, grain: int = 1):
@@ -30,15 +30,15 @@ class Tiled:
             least = self.overlap + grain
             raise UnclipError(f"tile is {side}; for these weights it must be a multiple of {grain}, {least} or more")
 
-    def __call__(self, x: Tensor, at: Levels, given: Tensor) -> Estimate:
+    def __call__(self, x: Tensor, at: Levels, **cond) -> Estimate:
         rows, columns = (list(self.spans(n)) for n in x.shape[2:])
         if len(rows) == len(columns) == 1:
-            return self.denoise(x, at, given=given)
+            return self.denoise(x, at, **cond)
         whole = torch.zeros_like(x)
         for y, height in rows:
             for z, width in columns:
-                part = self.denoise(x[:, :, y, z], at, given=given[:, :, y, z]).x0
-                whole[:, :, y, z] += part * (height[:, None] * width).to(part)
+                part = self.denoise(x[..., y, z], at, **{name: v[..., y, z] for name, v in cond.items()}).x0
+                whole[..., y, z] += part * (height[:, None] * width).to(part)
         return Estimate(whole)
 
     def spans(self, length: int) -> Iterator[tuple[slice, Tensor]]:

@@ -33,14 +33,23 @@ class Upsampler(nn.Module):
         self.config = config
         self.unet = UNet(config.unet)
 
-    def condition(self, low: Tensor) -> Tensor:
-        """low [B, 3, s, s] in [−1, 1] → [B, 3, S, S], bicubic; constant while x is denoised, so computed once."""
-        factor = self.config.size / self.config.low
-        return F.interpolate(low, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)
+    def condition(self, low: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """low [B, 3, h, w] in [−1, 1] → [B, 3, H, W], bicubic; constant while x is denoised, so computed once.
 
-    def tiled(self, denoise: Denoise, side: int) -> Tiled:
-        """`denoise`, which wraps this network, in tiles of `side` pixels: exactly if it is `local`, else blended."""
-        unet = self.config.unet
+        size: (H, W), by default as many times the small picture's as the network was trained for.
+        """
+        size = size or (low.shape[2] * self.factor, low.shape[3] * self.factor)
+        return F.interpolate(low, size, mode="bicubic", align_corners=False).clamp(-1, 1)
+
+    @property
+    def factor(self) -> int:
+        return self.config.size // self.config.low
+
+    def denoiser(self, tile: int | None = None) -> Denoise:
+        """In tiles of so many pixels a side, or whole: the same if the network is `local`, else tiles are blended."""
+        denoise, unet, side = self.config.diffusion.denoiser(self), self.config.unet, tile
+        if side is None:
+            return denoise
         halo, blend = (unet.reach, 0) if unet.local else (side // 8, side // 8)
         return Tiled(denoise, side, halo, blend, unet.grain)
 
