@@ -52,7 +52,8 @@ class Pointwise(nn.Conv2d):
 class ResBlock(nn.Module):
     """x [B, in, H, W], emb [B, emb] → [B, out, H', W'].
 
-    scale_shift: norm(h)·(1 + s) + b with (s, b) from emb (ADM, "AdaGN"); else emb is added to h.
+    scale_shift: norm(h)·(1 + s) + b with (s, b) from emb (ADM, "AdaGN"); else emb is added to h. With emb = 0 nothing
+    conditions the block.
     """
 
     def __init__(
@@ -68,18 +69,20 @@ class ResBlock(nn.Module):
         super().__init__()
         self.how, self.scale_shift = how, scale_shift
         self.norm_1, self.conv_1 = norm(in_channels), nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.emb = nn.Linear(emb, (2 if scale_shift else 1) * out_channels)
+        self.emb = nn.Linear(emb, (2 if scale_shift else 1) * out_channels) if emb else None
         self.norm_2, self.dropout = norm(out_channels), nn.Dropout(dropout)
         self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = Pointwise(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         nn.init.zeros_(self.conv_2.weight)
         nn.init.zeros_(self.conv_2.bias)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """emb has passed the SiLU already: it is the same for every block."""
         h = self.conv_1(resample(F.silu(self.norm_1(x)), self.how))
-        e = self.emb(emb)[:, :, None, None]
-        if self.scale_shift:
+        e = self.emb(emb)[:, :, None, None] if self.emb is not None else None
+        if e is None:
+            h = self.norm_2(h)
+        elif self.scale_shift:
             scale, shift = e.chunk(2, dim=1)
             h = self.norm_2(h) * (1 + scale) + shift
         else:

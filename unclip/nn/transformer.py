@@ -1,5 +1,6 @@
 """The one Transformer: pre-norm blocks, used by CLIP's towers, the priors and the decoder's text encoder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,7 @@ class Transformer(nn.Module):
     """x [B, L, width] → ([B, L, width], keys and values of each block, `before` included).
 
     The keys returned for a causal prefix are the cache: pass them as `before` and only the new tokens are computed.
+    The mask is one for all blocks, or a sequence of one for each.
     """
 
     def __init__(self, config: TransformerConfig):
@@ -63,10 +65,11 @@ class Transformer(nn.Module):
                 nn.init.normal_(last.weight, std=0.7 / (last.in_features * 2 * self.config.depth) ** 0.5)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, before: list[KV] | None = None
+        self, x: Tensor, mask: Tensor | Sequence[Tensor] | None = None, before: list[KV] | None = None
     ) -> tuple[Tensor, list[KV]]:
         present = []
         for i, block in enumerate(self.blocks):
-            x, kv = block(x, before[i] if before else None, mask)
+            own = mask if mask is None or isinstance(mask, Tensor) else mask[i]
+            x, kv = block(x, before[i] if before else None, own)
             present.append(kv)
         return self.norm(x), present

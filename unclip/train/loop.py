@@ -15,7 +15,7 @@ from unclip.files import atomic, writing
 from unclip.machine import best_device, keep_buffers, native_bfloat16
 from unclip.train.distributed import Team
 from unclip.train.log import Log, progress, say
-from unclip.train.optim import EMA, optimiser, rate
+from unclip.train.optim import EMA, rate
 from unclip.train.recipe import Recipe, Stage
 from unclip.train.state import State, checkpoints, newest_good
 from unclip.weights.config import to_dict
@@ -60,8 +60,7 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = N
     if team.leads:
         team.wait()
     ema = EMA(stage.net, config.ema)
-    stepper = optimiser(stage.net, config.optimiser, config.lr, config.beta2, config.eps, config.weight_decay)
-    state = State(stage.net, ema, stepper)
+    state = State(stage.net, ema, stage.optimiser())
     identity = fingerprint(recipe)
     checkpoint = newest_good(folder, identity, say)
     if checkpoint:

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unclip.data.images import Batch, Corpus
+from unclip.train.optim import optimiser
 from unclip.weights import hub
 from unclip.weights.checkpoint import save_module
 
@@ -62,8 +63,15 @@ class Stage:
 
     def __init__(self, recipe: Recipe, data: Path, device: torch.device):
         self.recipe, self.device = recipe, device
-        c = recipe.data
-        self.corpus = Corpus.load(data, c.size, "train", c.core, c.limit, c.crop).to(device)
+        self.corpus = self.load(data).to(device)
+
+    def load(self, data: Path) -> Corpus:
+        c = self.recipe.data
+        return Corpus.load(data, c.size, "train", c.core, c.limit, c.crop)
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        c = self.recipe.train
+        return optimiser(self.net, c.optimiser, c.lr, c.beta2, c.eps, c.weight_decay)
 
     def batch(self, step: int, share: slice = slice(None)) -> Batch:
         """The given share of batch number `step`."""
