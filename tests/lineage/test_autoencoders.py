@@ -63,6 +63,7 @@ def test_the_reparameterised_gradient():
 def test_beta_weighs_the_kl():
     x = torch.rand(2, 3, 16, 16) * 2 - 1
     nets = [VAE(VAEConfig(16, 8, beta, SMALL)) for beta in (0.0, 1.0, 4.0)]
+    nets[0].code.bias.data.add_(1)  # a code far from N(0, I)
     for net in nets[1:]:
         net.load_state_dict(nets[0].state_dict())
     none, one, four = (net.loss(x, g()).item() for net in nets)
