@@ -14,8 +14,8 @@ class GroupNorm(nn.GroupNorm):
     themselves do not, and take no longer.
     """
 
-    def __init__(self, channels: int):
-        super().__init__(next(g for g in (32, 24, 16, 8, 4, 2, 1) if channels % g == 0), channels)
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__(next(g for g in (32, 24, 16, 8, 4, 2, 1) if channels % g == 0), channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():

@@ -17,6 +17,7 @@ class TransformerConfig:
     dropout: float = 0.0
     activation: Literal["gelu", "quick_gelu"] = "gelu"
     mlp: int | None = None  # width of the hidden layer; None: four times the width
+    norm: Literal["layer", "rms"] = "layer"
 
 
 class QuickGELU(nn.Module):
@@ -26,13 +27,17 @@ class QuickGELU(nn.Module):
         return x * (1.702 * x).sigmoid()
 
 
+def normalise(config: TransformerConfig) -> nn.Module:
+    return nn.RMSNorm(config.width, eps=1e-5) if config.norm == "rms" else nn.LayerNorm(config.width)
+
+
 class Block(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         width, hidden = config.width, config.mlp or 4 * config.width
         activation = QuickGELU() if config.activation == "quick_gelu" else nn.GELU()
-        self.norm_1, self.attention = nn.LayerNorm(width), Attention(width, config.heads)
-        self.norm_2, self.mlp = nn.LayerNorm(width), nn.Sequential(
+        self.norm_1, self.attention = normalise(config), Attention(width, config.heads)
+        self.norm_2, self.mlp = normalise(config), nn.Sequential(
             nn.Linear(width, hidden), activation, nn.Linear(hidden, width), nn.Dropout(config.dropout)
         )
 
@@ -53,7 +58,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = normalise(config)
         self.apply(self._init)
 
     def _init(self, module: nn.Module) -> None:

@@ -6,9 +6,9 @@ A family is a set of public checkpoints that share their keys' names: OpenAI's C
 - `config`: from the shapes of theirs to a configuration of ours (`Schema.size` and `Schema.count` do the asking);
 - `build`: our network's class;
 - `names`: for a configuration, the dictionary ours → theirs. Both sides may hold fields in braces: `{i}` stands for a
-  number, any other for one word, as in `"blocks.{i}.out.{p}": "resblocks.{i}.attn.out_proj.{p}"`. Where more than a
-  name differs, theirs is a `From`: `transposed("proj")`, `joined("q.{p}", "k.{p}", "v.{p}")`, or one's own pair of
-  functions, there and back;
+  number, `{rest}` for all that follows, any other for one word, as in `"blocks.{i}.out.{p}": "resblocks.{i}.proj.{p}"`.
+  Where more than a name differs, theirs is a `From`: `transposed("proj")`, `joined("q.{p}", "k.{p}", "v.{p}")`, or
+  one's own pair of functions, there and back;
 - `unused`: keys of theirs that a network has no use for;
 - `published`: the members that are known, each with its configuration.
 
@@ -66,6 +66,9 @@ class From:
     there: Callable[..., Tensor]
     back: Callable[[Tensor], Iterable[Tensor]]
 
+    def renamed(self, rename: Callable[[str], str]) -> "From":
+        return From(tuple(map(rename, self.theirs)), self.there, self.back)
+
 
 def same(key: str) -> From:
     return From((key,), lambda w: w, lambda w: [w])
@@ -91,7 +94,7 @@ def joined(*keys: str) -> From:
     return From(keys, lambda *w: torch.cat(w), lambda w: w.chunk(len(keys)))
 
 
-NUMBER, WORD = r"\d+", r"[^.]+"
+FIELDS = {"i": r"\d+", "rest": r".+"}
 NONE = From((), lambda: torch.zeros(()), lambda w: [])
 Names = Mapping[str, str | From]
 
@@ -114,7 +117,7 @@ def pattern(text: str) -> re.Pattern[str]:
     """ "a.{i}.{p}" → a regular expression with the groups i, a number, and p, a word."""
     parts = re.split(r"\{(\w*)\}", text)
     parts[::2] = map(re.escape, parts[::2])
-    parts[1::2] = (f"(?P<{name}>{NUMBER if name == 'i' else WORD})" for name in parts[1::2])
+    parts[1::2] = (f"(?P<{name}>{FIELDS.get(name, '[^.]+')})" for name in parts[1::2])
     return re.compile("".join(parts))
 
 
@@ -131,7 +134,7 @@ def sources(names: Names, ours: Iterable[str]) -> dict[str, From]:
         for form, theirs in names.items():
             if (fields := match(form, key)) is not None:
                 way = same(theirs) if isinstance(theirs, str) else theirs
-                found[key] = From(tuple(t.format(**fields) for t in way.theirs), way.there, way.back)
+                found[key] = way.renamed(lambda text, fields=fields: text.format(**fields))
                 break
         else:
             raise KeyError(f"no name is given for {key!r}")  # a reader's defect, not a user's

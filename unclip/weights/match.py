@@ -96,7 +96,7 @@ def examine(found: Schema, family: Family) -> tuple[Match | None, list[str]]:
         nearest = sorted(family.published, key=lambda name: distance(family.published[name], config))[:1]
         near = distance(family.published[nearest[0]], config) if nearest else 9
         m = prepare(family, config, nearest[0] if near == 0 else "")
-    except (UnclipError, ArithmeticError, ValueError, TypeError, RuntimeError) as e:
+    except (UnclipError, ArithmeticError, LookupError, ValueError, TypeError, RuntimeError) as e:
         return None, [str(e).splitlines()[0] if str(e) else f"sizes that make no network ({type(e).__name__})"]
     lines = faults(found, m)
     if near == 0 or (not lines and near > 1):
@@ -119,15 +119,16 @@ def recognise(found: Schema, families: Sequence[Family], name: str, only: str | 
     if not likely:
         shown = ", ".join(map(repr, list(found)[:3])) or "none"
         raise UnclipError(f"{name!r} is of no family that is known here; its {len(found)} keys begin with {shown}")
-    best: tuple[int, str] | None = None
+    best: tuple[tuple[int, int], str] | None = None
     for family in likely:
         m, lines = examine(found, family)
         if m is not None and not lines:
             return m
         title = m.title if m else family.name
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        if best is None or len(lines) < best[0]:
-            best = len(lines), f"{name!r} looks like {title}, but {lines[0]}{more}; fetch it again"
+        rank = (-score(found, family), len(lines))
+        if best is None or rank < best[0]:
+            best = rank, f"{name!r} looks like {title}, but {lines[0]}{more}; fetch it again"
     assert best is not None
     raise UnclipError(best[1])
 

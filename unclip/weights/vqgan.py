@@ -1,0 +1,133 @@
+"""VQGAN as taming-transformers names it, and Kandinsky's MoVQ: 2.1 with the same names, 2.2 with those of diffusers."""
+
+from functools import partial
+
+import torch
+
+from unclip.models.vqgan import VQGAN, VQGANConfig
+from unclip.weights.family import Family, From, Names, Schema, joined, trailed
+
+COMMON = {
+    "{side}.conv_in.{p}": "{side}.conv_in.{p}",
+    "{side}.conv_out.{p}": "{side}.conv_out.{p}",
+    "codebook.weight": "quantize.embedding.weight",
+    "before.{p}": "quant_conv.{p}",
+    "after.{p}": "post_quant_conv.{p}",
+}
+# The names of taming-transformers → those of diffusers.
+DIFFUSERS = {
+    ".down.": ".down_blocks.",
+    ".block.": ".resnets.",
+    ".attn.": ".attentions.",
+    ".mid.block_1": ".mid_block.resnets.0",
+    ".mid.attn_1": ".mid_block.attentions.0",
+    ".mid.block_2": ".mid_block.resnets.1",
+    ".norm.norm_layer": ".spatial_norm.norm_layer",
+    ".norm.conv_": ".spatial_norm.conv_",
+    ".norm.": ".group_norm.",
+    ".norm_out": ".conv_norm_out",
+    ".q.": ".to_q.",
+    ".k.": ".to_k.",
+    ".v.": ".to_v.",
+    "proj_out": "to_out.0",
+    "nin_shortcut": "conv_shortcut",
+    "downsample.": "downsamplers.0.",
+    "upsample.": "upsamplers.0.",
+}
+
+
+def norm(ours: str, theirs: str, spatial: bool) -> dict[str, str | From]:
+    if not spatial:
+        return {f"{ours}.norm.{{p}}": f"{theirs}.{{p}}"}
+    parts = {"norm": "norm_layer", "scale": "conv_y", "shift": "conv_b"}
+    return {f"{ours}.{a}.{{p}}": f"{theirs}.{b}.{{p}}" for a, b in parts.items()}
+
+
+def block(ours: str, theirs: str, spatial: bool) -> dict[str, str | From]:
+    parts = {"conv_1": "conv1", "conv_2": "conv2", "skip": "nin_shortcut"}
+    norms = norm(f"{ours}.norm_1", f"{theirs}.norm1", spatial) | norm(f"{ours}.norm_2", f"{theirs}.norm2", spatial)
+    return norms | {f"{ours}.{a}.{{p}}": f"{theirs}.{b}.{{p}}" for a, b in parts.items()}
+
+
+def attention(ours: str, theirs: str, spatial: bool, grid: bool) -> dict[str, str | From]:
+    """grid: theirs are convolutions of one position, not linear layers."""
+    keys = [f"{theirs}.{name}.weight" for name in "qkv"]
+    return norm(f"{ours}.norm", f"{theirs}.norm", spatial) | {
+        f"{ours}.attention.qkv.weight": columns(*keys) if grid else joined(*keys),
+        f"{ours}.attention.qkv.bias": joined(*(f"{theirs}.{name}.bias" for name in "qkv")),
+        f"{ours}.attention.out.weight": trailed(f"{theirs}.proj_out.weight", 2 if grid else 0),
+        f"{ours}.attention.out.bias": f"{theirs}.proj_out.bias",
+    }
+
+
+def columns(*keys: str) -> From:
+    """q, k and v, one above the other as a linear layer."""
+    return From(keys, lambda *w: torch.cat(w)[..., 0, 0], lambda w: [v[..., None, None] for v in w.chunk(len(keys))])
+
+
+def names(config: VQGANConfig, grid: bool = True) -> dict[str, str | From]:
+    found: dict[str, str | From] = dict(COMMON)
+    for side, way, resize in (("encoder", "down", "downsample"), ("decoder", "up", "upsample")):
+        spatial, middle = config.spatial and side == "decoder", f"{side}.middle"
+        found |= norm(f"{side}.norm_out", f"{side}.norm_out", spatial)
+        found |= block(f"{middle}.0", f"{side}.mid.block_1", spatial)
+        found |= block(f"{middle}.2", f"{side}.mid.block_2", spatial)
+        found |= attention(f"{middle}.1", f"{side}.mid.attn_1", spatial, grid)
+        for level in range(len(config.multiples)):
+            ours, theirs = f"{side}.levels.{level}", f"{side}.{way}.{level}"
+            found |= block(f"{ours}.blocks.{{j}}", f"{theirs}.block.{{j}}", spatial)
+            found |= attention(f"{ours}.attentions.{{j}}", f"{theirs}.attn.{{j}}", spatial, grid)
+            found[f"{ours}.resize.{{p}}"] = f"{theirs}.{resize}.conv.{{p}}"
+    return found
+
+
+def diffusers_names(config: VQGANConfig) -> Names:
+    """The same, renamed; diffusers counts the decoder's levels from the coarsest."""
+    last = len(config.multiples) - 1
+    turned = {f".up.{n}.": f".up_blocks.{last - n}." for n in range(last + 1)}
+
+    def rename(key: str) -> str:
+        for old, new in (turned | DIFFUSERS).items():
+            key = key.replace(old, new)
+        return key
+
+    theirs = names(config, grid=False)
+    return {ours: rename(way) if isinstance(way, str) else way.renamed(rename) for ours, way in theirs.items()}
+
+
+def config(found: Schema, block: str, attention: str) -> VQGANConfig:
+    """block, attention: how the first convolution of a level, and what tells its attention, are named."""
+    channels, levels = found.size("encoder.conv_in.weight"), found.count(block.replace("{j}", "0"))
+    widths = [found.size(block.replace("{j}", "0").replace("{i}", str(n))) for n in range(levels)]
+    depth = found.count(block.replace("{i}", "0").replace("{j}", "{i}"))
+    on = tuple(n for n in range(levels) if attention.replace("{i}", str(n)) in found)
+    codes, embed = found.size("quantize.embedding.weight"), found.size("quantize.embedding.weight", 1)
+    spatial = any(".conv_y." in key for key in found)
+    multiples = tuple(width // channels for width in widths)
+    return VQGANConfig(channels, multiples, depth, on, found.size("encoder.conv_out.weight"), embed, codes, spatial)
+
+
+F16 = {
+    "f16 of ImageNet, 1024 codes": VQGANConfig(),
+    "f16 of ImageNet, 16384 codes": VQGANConfig(codes=16384),
+}
+MOVQ = VQGANConfig(128, (1, 2, 2, 4), 2, (3,), 4, 4, 16384, True)
+COMMON_SIGNS = ("quantize.embedding.weight", "quant_conv.weight", "post_quant_conv.weight", "encoder.conv_in.weight")
+SIGNS = (*COMMON_SIGNS, "encoder.down.{i}.block.0.conv1.weight", "encoder.mid.attn_1.q.weight")
+taming_config = partial(
+    config, block="encoder.down.{i}.block.{j}.conv1.weight", attention="encoder.down.{i}.attn.0.q.weight"
+)
+diffusers_config = partial(
+    config, block="encoder.down_blocks.{i}.resnets.{j}.conv1.weight",
+    attention="encoder.down_blocks.{i}.attentions.0.to_q.weight",
+)  # fmt: skip
+VQGAN_F16 = Family("VQGAN", "autoencoder", SIGNS, taming_config, VQGAN, names, ("loss.{rest}",), F16, "MIT")
+MOVQ_21 = Family(
+    "Kandinsky MoVQ", "autoencoder", (*SIGNS, "decoder.norm_out.conv_y.weight"), taming_config, VQGAN, names,
+    ("loss.{rest}",), {"2.1": MOVQ}, "Apache-2.0",
+)  # fmt: skip
+MOVQ_22 = Family(
+    "Kandinsky MoVQ (diffusers)", "autoencoder",
+    (*COMMON_SIGNS, "decoder.conv_norm_out.conv_y.weight", "encoder.down_blocks.{i}.resnets.0.conv1.weight"),
+    diffusers_config, VQGAN, diffusers_names, published={"2.2": MOVQ}, licence="Apache-2.0",
+)  # fmt: skip
