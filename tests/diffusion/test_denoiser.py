@@ -238,3 +238,11 @@ def test_a_floor_weighs_x_and_the_network_by_their_errors(rng, row):
     est = Denoiser(lambda x, t: x0 + floor**0.5 * error, "x0", floor=floor)(x, at)
     expected = 1 / (1 / floor + (at.alpha / at.sigma).item() ** 2)
     assert (est.x0 - x0).square().mean().item() == pytest.approx(expected, rel=0.03)
+
+
+def test_with_a_floor_a_learned_variance_stays_within_its_range():
+    at, to, y = COSINE[300], COSINE[200], torch.tensor([[0.1, 9.0], [0.1, -9.0], [0.1, 0.5]])
+    est = Denoiser(lambda x, t: y, "x0", "learned", floor=0.01)(torch.zeros(3, 1), at)
+    small, large = (v.log().item() for v in posterior_variance(at, to))
+    expected = torch.tensor([[large], [small], [small + 0.75 * (large - small)]])
+    assert torch.allclose(est.log_var(at, to), expected, atol=1e-5)

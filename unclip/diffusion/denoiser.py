@@ -86,7 +86,8 @@ class Denoiser(nn.Module):
     `predicts` is a key of PREDICTS. `vlb` is iDDPM's lambda times T: 1 for lambda = 0.001 and 1000 steps.
 
     `floor` > 0 is the squared error of x0 that the network does not get below at any level. x_t / alpha is itself an
-    estimate of x0, of squared error (sigma / alpha)^2: the two are weighed by their inverse variances.
+    estimate of x0, of squared error (sigma / alpha)^2: the two are weighed by their inverse variances. Such a network
+    has learned variances beyond beta to cover its own error; sampling keeps them within the range.
     """
 
     def __init__(
@@ -124,6 +125,8 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, at: Levels, **cond) -> Estimate:
         at = at.like(x)
         y, frac = self.run(x, at, **cond)
+        if self.floor and isinstance(frac, Tensor):
+            frac = frac.clamp(0, 1)
         return Estimate(self.to_x0(y, x, at), frac)
 
     def loss(self, x0: Tensor, at: Levels, to: Levels, noise: Tensor, **cond) -> Tensor:

@@ -38,7 +38,7 @@ def decoder() -> DecoderRecipe:
         DecoderConfig(
             text=TransformerConfig(width=160, depth=3, heads=5),
             unet=UNetConfig(out_channels=6, channels=(96, 128, 160), depth=1, context=160, patch=4, layout=4),
-            diffusion=Process(predicts="x0", variance="learned", cap=4.0, floor=0.0025),
+            diffusion=Process(predicts="x0", variance="learned", cap=4.0, floor=0.0005),
         ),
         TrainConfig(steps=3600, batch=64, optimiser="muon", lr=1e-3, ema=0.998,
                     save_every=100, sample_every=300),
