@@ -32,7 +32,8 @@ class Estimate:
 
     def each(self, f: Callable[[Tensor], Tensor]) -> "Estimate":
         """`f` applied to every field that is a tensor."""
-        return Estimate(*(f(v) if isinstance(v, Tensor) else v for v in (self.x0, self.frac, self.grad, self.plain)))
+        frac, grad = (f(v) if isinstance(v, Tensor) else v for v in (self.frac, self.grad))
+        return Estimate(f(self.x0), frac, grad, self.plain if self.plain is None else f(self.plain))
 
 
 class Denoise(Protocol):

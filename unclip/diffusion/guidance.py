@@ -125,7 +125,8 @@ class Clip:
 
     def __call__(self, x: Tensor, at: Levels, **cond) -> Estimate:
         est = self.denoise(x, at, **cond)
-        return replace(est, x0=est.x0.clamp(self.lo, self.hi))
+        lo, hi = (torch.as_tensor(bound).to(est.x0) for bound in (self.lo, self.hi))
+        return replace(est, x0=est.x0.clamp(lo, hi))
 
 
 class Threshold:

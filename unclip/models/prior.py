@@ -55,7 +55,9 @@ class Space(nn.Module):
         if self.whiten:
             x = self.scale * z_i.double()
             variance, axes = torch.linalg.eigh((x - x.mean(0)).T @ (x - x.mean(0)) / len(x))
-            self.mean.copy_(x.mean(0)), self.axes.copy_(axes), self.deviation.copy_(variance.clamp(min=1e-6).sqrt())
+            self.mean.copy_(x.mean(0))
+            self.axes.copy_(axes)
+            self.deviation.copy_(variance.clamp(min=1e-6).sqrt())
 
     def reach(self, deviations: float = 5.0) -> Tensor | float:
         """How far from 0 a coordinate [D] may lie."""

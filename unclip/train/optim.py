@@ -72,6 +72,8 @@ class EMA:
     @torch.no_grad()
     def update(self, net: nn.Module, step: int) -> None:
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.net.parameters()), [p.detach() for p in net.parameters()], weight)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            list(self.net.parameters()), [p.detach() for p in net.parameters()], weight
+        )
         for mine, now in zip(self.net.buffers(), net.buffers(), strict=True):
             mine.copy_(now)  # what a network counts for itself, such as a codebook's averages, is not averaged again

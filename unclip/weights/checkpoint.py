@@ -1,7 +1,7 @@
 """A trained network as a folder: config.json beside model.safetensors, read and written strictly."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from unclip.files import atomic, write_bytes, writing
 from unclip.weights.config import from_dict, read_json, to_dict
 
 C = TypeVar("C")
+Net = TypeVar("Net", bound=nn.Module)
 TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
@@ -116,7 +117,7 @@ class Unfilled(TorchFunctionMode):
         return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
-def load_module(folder: str | Path, kind: type[C], build: type[nn.Module]) -> tuple[nn.Module, C]:
+def load_module(folder: str | Path, kind: type[C], build: Callable[[C], Net]) -> tuple[Net, C]:
     """The network of a folder, in evaluation mode and float32, with its configuration."""
     config = load_config(folder, kind)
     with torch.device("meta"), Unfilled():

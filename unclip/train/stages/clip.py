@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unclip.data import captions
 from unclip.data.images import Batch, jitter
@@ -27,6 +27,7 @@ class CLIPStage(Stage):
     """Also makes the tokenizer when the run has none yet."""
 
     recipe: CLIPRecipe
+    net: CLIP
 
     def __init__(self, recipe: CLIPRecipe, data: Path, model: Path, device: torch.device):
         super().__init__(recipe, data, device)
@@ -46,7 +47,7 @@ class CLIPStage(Stage):
         return self.net.loss(pictures, ids, same.to(self.device), self.recipe.keep, g)
 
     @torch.no_grad()
-    def preview(self, net: nn.Module) -> tuple[None, dict[str, float]]:
+    def preview(self, net: CLIP) -> tuple[None, dict[str, float]]:
         return None, {f"{name}_recall": recall(net, self.tokenizer, *split[:2]) for name, split in self.splits.items()}
 
 
@@ -54,7 +55,7 @@ def describes(other: dict, caption: str, meta: dict) -> bool:
     """Whether a caption drawn for picture `other` is true of picture `meta` too, as far as their labels tell."""
     if other.get("label", other["key"]) != meta.get("label", meta["key"]):
         return False
-    style = other.get("style")
+    style = other.get("style", "")
     return style == meta.get("style") or not captions.names_style(caption, style)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from unclip.data.images import Batch
 from unclip.models.decoder import Decoder, DecoderConfig
@@ -27,6 +27,7 @@ class DecoderRecipe(Recipe):
 
 class DecoderStage(DiffusionStage):
     recipe: DecoderRecipe
+    net: Decoder
 
     def __init__(self, recipe: DecoderRecipe, data: Path, model: Path, device: torch.device):
         self.encoders = Encoders(model, device)
@@ -41,7 +42,7 @@ class DecoderStage(DiffusionStage):
         return batch.pictures, self.net.condition(z_i, ids, drop_z, drop_text)
 
     @torch.no_grad()
-    def preview(self, net: nn.Module) -> tuple[Image.Image, dict[str, float]]:
+    def preview(self, net: Decoder) -> tuple[Image.Image, dict[str, float]]:
         """Rows of eight: unseen pictures, and beneath what the decoder makes of their z_i and caption."""
         n = len(self.real)
         ids = self.encoders.tokens(self.lines * 2)

@@ -20,8 +20,9 @@ class DiffusionStage(Stage):
 
     def __init__(self, recipe: Recipe, data: Path, device: torch.device, net: nn.Module):
         super().__init__(recipe, data, device)
-        layout = torch.channels_last if recipe.data.size and any(p.ndim == 4 for p in net.parameters()) else None
-        self.net = net.to(device, memory_format=layout) if layout else net.to(device)
+        self.net = net.to(device)
+        if recipe.data.size and any(p.ndim == 4 for p in net.parameters()):
+            net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.process = recipe.model.diffusion
         self.levels, self.denoiser = self.process.levels(), self.process.denoiser(self.net)
 

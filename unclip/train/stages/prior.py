@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unclip.data.images import Batch
 from unclip.models.prior import Prefix, Prior, PriorConfig
@@ -27,6 +27,7 @@ class PriorRecipe(Recipe):
 
 class PriorStage(DiffusionStage):
     recipe: PriorRecipe
+    net: Prior
 
     def __init__(self, recipe: PriorRecipe, data: Path, model: Path, device: torch.device):
         self.encoders = Encoders(model, device)
@@ -53,7 +54,7 @@ class PriorStage(DiffusionStage):
         return self.net.condition(text, z_t, ids != 0, drop)
 
     @torch.no_grad()
-    def preview(self, net: nn.Module) -> tuple[None, dict[str, float]]:
+    def preview(self, net: Prior) -> tuple[None, dict[str, float]]:
         """Cosine of the sampled z_i to the true one and to z_t, and of z_t to the true z_i as the baseline."""
         measures = {}
         for name, (pictures, lines) in self.splits.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from unclip.data.degrade import bsr, gaussian_blur
 from unclip.data.images import Batch
@@ -31,6 +31,7 @@ class UpsamplerStage(DiffusionStage):
     """Learns on crops of a quarter of the side."""
 
     recipe: UpsamplerRecipe
+    net: Upsampler
 
     def __init__(self, recipe: UpsamplerRecipe, data: Path, device: torch.device):
         super().__init__(recipe, data, device, Upsampler(recipe.model))
@@ -46,7 +47,7 @@ class UpsamplerStage(DiffusionStage):
         return x0, high
 
     @torch.no_grad()
-    def preview(self, net: nn.Module) -> tuple[Image.Image, dict[str, float]]:
+    def preview(self, net: Upsampler) -> tuple[Image.Image, dict[str, float]]:
         """Rows: the small picture enlarged, what the upsampler makes of it, the real one."""
         low = net.condition(F.avg_pool2d(self.real, self.net.factor))
         made = self.sample(net, self.real, 8, low)
