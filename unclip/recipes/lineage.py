@@ -5,8 +5,17 @@ they are 32 px.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from unclip.data.sources import SOURCES
+from unclip.diffusion.process import Process
+from unclip.lineage.adm import ADMSystem, ClassifierConfig, NoisedConfig
 from unclip.lineage.autoencoder import AEConfig, AutoencoderSystem, DenoisingSystem, MaskedSystem
+from unclip.lineage.dalle1 import DALLESystem
+from unclip.lineage.ddpm import DDPMSystem, ImprovedSystem
+from unclip.lineage.gan import GANSystem
+from unclip.lineage.glide import GLIDESystem
+from unclip.lineage.image_gpt import ImageGPTSystem
 from unclip.lineage.pixelcnn import PixelCNNConfig, PixelsSystem
 from unclip.lineage.system import System
 from unclip.lineage.vae import VAESystem
@@ -15,6 +24,7 @@ from unclip.train.recipe import Recipe, TrainConfig
 from unclip.train.stages import lineage as s
 
 QUIET = {"save_every": 100_000, "sample_every": 100_000, "log_every": 50}  # only at the end: runs are short
+DIFFUSION = TrainConfig(3000, 32, lr=1e-3, ema=0.998, **QUIET)
 
 
 def ae() -> s.AERecipe:
@@ -59,7 +69,63 @@ def vqvae2_bottom() -> s.TwoLevelRecipe:
     )
 
 
-stages = (ae, dae, mae, vae, pixelcnn, vqvae, vqvae_prior, vqvae2, vqvae2_top, vqvae2_bottom)
+def dvae() -> s.DVAERecipe:
+    return s.DVAERecipe("dvae", train=TrainConfig(2000, 32, lr=1e-3, **QUIET), data=s.PLAIN)
+
+
+def dalle1() -> s.DALLERecipe:
+    return s.DALLERecipe("dalle1", train=TrainConfig(2000, 32, lr=1e-3, weight_decay=0.05, **QUIET), data=s.PLAIN)
+
+
+def image_gpt() -> s.PixelGPTRecipe:
+    return s.PixelGPTRecipe("image_gpt", train=TrainConfig(2000, 16, lr=2e-3, **QUIET), data=s.PLAIN)
+
+
+def gan() -> s.GANRecipe:
+    """Its two players need a rate that stays, and gradients of their own size."""
+    return s.GANRecipe("gan", train=TrainConfig(4000, 32, lr=4e-4, beta2=0.98, weight_decay=0.0, ema=0.995, clip=1e3,
+                                                **QUIET), data=s.PLAIN)  # fmt: skip
+
+
+def ddpm() -> s.DiffusionRecipe:
+    return s.DiffusionRecipe("ddpm", train=DIFFUSION, data=s.PLAIN)
+
+
+def iddpm() -> s.DiffusionRecipe:
+    model = ddpm().model
+    return s.DiffusionRecipe(
+        "iddpm",
+        replace(model, importance=True, unet=replace(model.unet, out_channels=6),
+                diffusion=Process("cosine", predicts="eps", variance="learned")),
+        DIFFUSION, s.PLAIN,
+    )  # fmt: skip
+
+
+def adm() -> s.DiffusionRecipe:
+    """iDDPM with attention on two grids, more heads, and scale and shift by the time (ADM, section 3)."""
+    model = iddpm().model
+    unet = replace(model.unet, attention=(1, 2), head=32, scale_shift=True)
+    return s.DiffusionRecipe("adm", replace(model, importance=False, unet=unet), DIFFUSION, s.PLAIN)
+
+
+def adm_classifier() -> s.ClassifierRecipe:
+    names = tuple(dict.fromkeys(source.style for source in SOURCES))
+    model = ClassifierConfig(names, NoisedConfig(out=len(names)))
+    return s.ClassifierRecipe("adm_classifier", model, TrainConfig(2000, 64, lr=1e-3, **QUIET), s.PLAIN)
+
+
+def glide() -> s.GLIDERecipe:
+    return s.GLIDERecipe("glide", train=TrainConfig(3000, 32, optimiser="muon", lr=1e-3, ema=0.995, **QUIET),
+                         data=s.PLAIN)  # fmt: skip
+
+
+def glide_clip() -> s.NoisedCLIPRecipe:
+    return s.NoisedCLIPRecipe("glide_clip", train=TrainConfig(2000, 64, lr=1e-3, weight_decay=0.1, **QUIET),
+                              data=s.PLAIN)  # fmt: skip
+
+
+stages = (ae, dae, mae, vae, pixelcnn, vqvae, vqvae_prior, vqvae2, vqvae2_top, vqvae2_bottom, dvae, dalle1, image_gpt,
+          gan, ddpm, iddpm, adm, adm_classifier, glide, glide_clip)  # fmt: skip
 
 # A system, and the stages that make it, in order, each with its share of the time.
 SYSTEMS: dict[str, tuple[type[System], dict[Callable[[], Recipe], float]]] = {
@@ -70,4 +136,11 @@ SYSTEMS: dict[str, tuple[type[System], dict[Callable[[], Recipe], float]]] = {
     "pixelcnn": (PixelsSystem, {pixelcnn: 1.0}),
     "vqvae": (VQVAESystem, {vqvae: 0.4, vqvae_prior: 0.6}),
     "vqvae2": (VQVAE2System, {vqvae2: 0.4, vqvae2_top: 0.2, vqvae2_bottom: 0.4}),
+    "dalle1": (DALLESystem, {dvae: 0.4, dalle1: 0.6}),
+    "image_gpt": (ImageGPTSystem, {image_gpt: 1.0}),
+    "gan": (GANSystem, {gan: 1.0}),
+    "ddpm": (DDPMSystem, {ddpm: 1.0}),
+    "iddpm": (ImprovedSystem, {iddpm: 1.0}),
+    "adm": (ADMSystem, {adm: 0.8, adm_classifier: 0.2}),
+    "glide": (GLIDESystem, {glide: 0.85, glide_clip: 0.15}),
 }

@@ -10,9 +10,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unclip.data.images import Batch, Corpus
+from unclip.lineage.adm import ADMSystem, Classifier, ClassifierConfig
 from unclip.lineage.autoencoder import AE, MAE, AEConfig, AutoencoderSystem, DenoisingSystem, MAEConfig, MaskedSystem
+from unclip.lineage.dalle1 import DALLE, DVAE, DALLEConfig, DALLESystem, DVAEConfig
+from unclip.lineage.ddpm import DDPMSystem, Diffusion, DiffusionConfig, ImprovedSystem
+from unclip.lineage.gan import GAN, GANConfig, GANSystem
+from unclip.lineage.glide import GLIDE, GLIDEConfig, GLIDESystem, NoisedCLIP, NoisedCLIPConfig
+from unclip.lineage.image_gpt import ImageGPTSystem, PixelGPT, PixelGPTConfig
 from unclip.lineage.palette import shrink
 from unclip.lineage.pixelcnn import PixelCNN, PixelCNNConfig, Pixels, PixelsConfig, PixelsSystem
+from unclip.lineage.reader import reader
 from unclip.lineage.system import System, load_part
 from unclip.lineage.vae import VAE, VAEConfig, VAESystem
 from unclip.lineage.vqvae import VQVAE, VQVAE2, VQVAE2Config, VQVAE2System, VQVAEConfig, VQVAESystem
@@ -87,6 +94,14 @@ class VAERecipe(Recipe):
 
     def stage(self, data: Path, model: Path, device: torch.device) -> Stage:
         return PictureStage(self, data, device, VAE(self.model), VAESystem)
+
+
+@dataclass(frozen=True)
+class PixelGPTRecipe(Recipe):
+    model: PixelGPTConfig = field(default_factory=PixelGPTConfig)
+
+    def stage(self, data: Path, model: Path, device: torch.device) -> Stage:
+        return PaletteStage(self, data, device, PixelGPT(self.model), ImageGPTSystem)
 
 
 @dataclass(frozen=True)
@@ -175,3 +190,111 @@ class TwoLevelStage(PictureStage):
         with torch.no_grad():
             top, bottom = self.first.encode(self.fit(batch.pictures))
         return self.net.loss(bottom, top) if self.recipe.model.given else self.net.loss(top)  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class DVAERecipe(Recipe):
+    model: DVAEConfig = field(default_factory=DVAEConfig)
+
+    def stage(self, data: Path, model: Path, device: torch.device) -> Stage:
+        return PictureStage(self, data, device, DVAE(self.model), DALLESystem)
+
+
+@dataclass(frozen=True)
+class DALLERecipe(Recipe):
+    model: DALLEConfig = field(default_factory=DALLEConfig)
+
+    def stage(self, data: Path, model: Path, device: torch.device) -> Stage:
+        return DALLEStage(self, data, model, device)
+
+
+class DALLEStage(PictureStage):
+    def __init__(self, recipe: Recipe, data: Path, model: Path, device: torch.device):
+        self.first = load_part(model, "dvae", DVAEConfig, DVAE).to(device)
+        super().__init__(recipe, data, device, DALLE(recipe.model),
+                         lambda dalle1: DALLESystem(dvae=self.first, dalle1=dalle1))  # fmt: skip
+
+    @property
+    def size(self) -> int:
+        return self.first.config.size
+
+    def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
+        ids = reader(self.device).ids(batch.captions, self.recipe.model.context)
+        with torch.no_grad():
+            codes = self.first.encode(self.fit(batch.pictures)).flatten(1)
+        return self.net.loss(ids, codes)  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class GANRecipe(Recipe):
+    model: GANConfig = field(default_factory=GANConfig)
+
+    def stage(self, data: Path, model: Path, device: torch.device) -> Stage:
+        return GANStage(self, data, device, GAN(self.model), GANSystem)
+
+
+class EmbeddedStage(PictureStage):
+    """A network with a `loss(pictures, z_t, g)`."""
+
+    def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
+        return self.net.loss(self.fit(batch.pictures), reader(self.device).z_t(batch.captions), g)  # type: ignore[operator]
+
+
+class GANStage(EmbeddedStage):
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Without momentum: what the other player did a while ago is no guide (R3GAN, appendix)."""
+        stepper = super().optimiser()
+        for group in stepper.param_groups:
+            group["betas"] = (0.0, group["betas"][1])
+        return stepper
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe(Recipe):
+    """DDPM, improved DDPM or ADM, by its name."""
+
+    model: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+    def stage(self, data: Path, model: Path, device: torch.device) -> Stage:
+        system = {"ddpm": DDPMSystem, "iddpm": ImprovedSystem}.get(self.name, ADMSystem)
+        return PictureStage(self, data, device, Diffusion(self.model), system)
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe(Recipe):
+    model: ClassifierConfig = field(default_factory=ClassifierConfig)
+
+    def stage(self, data: Path, model: Path, device: torch.device) -> Stage:
+        known = load_part(model, "adm", DiffusionConfig, Diffusion).to(device)
+        system = lambda adm_classifier: ADMSystem(adm=known, adm_classifier=adm_classifier)  # noqa: E731
+        return ClassifierStage(self, data, device, Classifier(self.model), system)
+
+
+class ClassifierStage(PictureStage):
+    def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
+        styles = [self.corpus.meta[i].get("style", "") for i in batch.index.tolist()]
+        return self.net.loss(self.fit(batch.pictures), self.net.labels(styles), g)  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class GLIDERecipe(Recipe):
+    model: GLIDEConfig = field(default_factory=GLIDEConfig)
+
+    def stage(self, data: Path, model: Path, device: torch.device) -> Stage:
+        return GLIDEStage(self, data, device, GLIDE(self.model), GLIDESystem)
+
+
+class GLIDEStage(PictureStage):
+    def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
+        ids = reader(self.device).ids(batch.captions, self.recipe.model.decoder.context)
+        return self.net.loss(self.fit(batch.pictures), ids, g)  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class NoisedCLIPRecipe(Recipe):
+    model: NoisedCLIPConfig = field(default_factory=NoisedCLIPConfig)
+
+    def stage(self, data: Path, model: Path, device: torch.device) -> Stage:
+        known = load_part(model, "glide", GLIDEConfig, GLIDE).to(device)
+        system = lambda glide_clip: GLIDESystem(glide=known, glide_clip=glide_clip)  # noqa: E731
+        return EmbeddedStage(self, data, device, NoisedCLIP(self.model), system)
