@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from unclip.recipes import mini
 from unclip.train.recipe import DataConfig, TrainConfig
 from unclip.train.stages.clip import CLIPRecipe
 from unclip.train.stages.decoder import DecoderRecipe
+from unclip.train.stages.fast import DecoderFastRecipe, Lesson, UpsamplerFastRecipe
 from unclip.train.stages.prior import PriorRecipe
 from unclip.train.stages.upsampler import UpsamplerRecipe
 
@@ -62,11 +64,16 @@ def recipes() -> dict:
     upsampler = UpsamplerConfig(16, 64, True, UNetConfig(6, 3, (8, 8), 1, (), patch=2))
     local = replace(upsampler, unet=replace(upsampler.unet, local=True))
     decoder = DecoderConfig(16, 16, 400, 16, 4, TOWER, NET, mini.decoder().model.diffusion)
+    student = partial(DecoderFastRecipe, "decoder_fast", decoder, QUICK, SMALL)
+    lesson, pair = Lesson(calls=2, steps=8), Lesson(calls=1, steps=4, guidance=1.0)
     return {
         "clip": CLIPRecipe("clip", CLIPConfig(16, 16, 4, TOWER, TOWER, 400, 16), QUICK, SMALL),
         "prior": PriorRecipe("prior", PriorConfig(16, 16, 16, TransformerConfig(16, 1, 2, 0.1)), QUICK, SMALL),
         "decoder": DecoderRecipe("decoder", decoder, QUICK, SMALL),
         "muon": DecoderRecipe("decoder", decoder, replace(QUICK, optimiser="muon"), SMALL),
         "upsampler": UpsamplerRecipe("upsampler_64", upsampler, QUICK, DataConfig(size=64)),
+        "fast": student(lesson=lesson),
+        "progressive": student(lesson=replace(lesson, method="progressive")),
+        "upsampler_fast": UpsamplerFastRecipe("upsampler_64_fast", upsampler, QUICK, DataConfig(size=64), lesson=pair),
         "crops": UpsamplerRecipe("upsampler_64", local, QUICK, DataConfig(size=64, crop=24, limit=20), bsr=0.5),
     }

@@ -26,7 +26,8 @@ class CFG:
         self.denoise, self.scales = denoise, scales
 
     def __call__(self, x: Tensor, at: Levels, **cond) -> Estimate:
-        every = self.denoise(torch.cat([x] * (1 + len(self.scales))), at, **cond)
+        branches = 1 + len(self.scales)
+        every = self.denoise(torch.cat([x] * branches), at.repeat(branches), **cond)
         first, *rest = steps = list(pairwise(every.x0.split(len(x))))
         x0 = torch.lerp(*first, self.scales[0])
         for scale, (less, more) in zip(self.scales[1:], rest, strict=True):

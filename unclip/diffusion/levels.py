@@ -76,6 +76,10 @@ class Levels:
             alpha, sigma = (c.reshape(-1, *[1] * (x.ndim - 1)) for c in (self.alpha, self.sigma))
         return replace(self, alpha=alpha, sigma=sigma, t=self.t.expand(len(x)).to(x.device, non_blocking=True))
 
+    def repeat(self, times: int) -> "Levels":
+        """A training batch's rows several times over, end to end; one row is left as it is."""
+        return self if self.alpha.ndim == 0 else self[torch.arange(len(self)).repeat(times)]
+
     def down(self) -> Iterator[tuple["Levels", "Levels"]]:
         """(at, to) from noise to data: T -> T-1, ..., 1 -> 0."""
         return pairwise(self[i] for i in reversed(range(len(self))))
@@ -124,6 +128,16 @@ def karras(levels: Levels, n: int, rho: float = 7.0, most: float = 80.0) -> list
     i = torch.arange(n)
     rows = (nearest - i).cummax(0).values + i  # each above the one before
     return torch.minimum(rows, T - n + 1 + i).tolist()
+
+
+def strides(T: int, n: int) -> list[int]:
+    """n steps that cut 1..T into equal parts, the last of them T: the levels of few-step students.
+
+    Unlike `spread` it leaves out the first step, which a sampler that has few would waste.
+    """
+    if not 1 <= n <= T:
+        raise UnclipError(f"cannot cut {T} steps into {n} strides: ask for 1 to {T}")
+    return [round(T * (k + 1) / n) for k in range(n)]
 
 
 def posterior_variance(at: Levels, to: Levels) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from unclip.nn.unet import UNetConfig
 from unclip.train.recipe import DataConfig, TrainConfig
 from unclip.train.stages.clip import CLIPRecipe
 from unclip.train.stages.decoder import DecoderRecipe
+from unclip.train.stages.fast import DecoderFastRecipe, UpsamplerFastRecipe
 from unclip.train.stages.prior import PriorRecipe
 from unclip.train.stages.upsampler import UpsamplerRecipe
 
@@ -65,6 +66,23 @@ def upsampler_1024() -> UpsamplerRecipe:
         TrainConfig(steps=2000, batch=8, lr=1e-3, warmup=100, save_every=250, sample_every=500),
         DataConfig(size=1024, crop=288, limit=3000),
         bsr=0.5,
+    )  # fmt: skip
+
+
+def decoder_fast() -> DecoderFastRecipe:
+    """The decoder in four calls, guidance 2 within: distilled from it by consistency of four segments."""
+    return DecoderFastRecipe(
+        "decoder_fast", decoder().model,
+        TrainConfig(steps=1500, batch=32, lr=1e-4, warmup=50, ema=0.99, save_every=100, sample_every=250),
+    )  # fmt: skip
+
+
+def upsampler_fast() -> UpsamplerFastRecipe:
+    """The first upsampler in two calls."""
+    return UpsamplerFastRecipe(
+        "upsampler_256_fast", upsampler().model,
+        TrainConfig(steps=1000, batch=16, lr=1e-4, warmup=50, ema=0.99, save_every=250, sample_every=250),
+        DataConfig(size=256),
     )  # fmt: skip
 
 

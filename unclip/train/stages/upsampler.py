@@ -34,22 +34,24 @@ class UpsamplerStage(DiffusionStage):
     net: Upsampler
 
     def __init__(self, recipe: UpsamplerRecipe, data: Path, device: torch.device):
-        super().__init__(recipe, data, device, Upsampler(recipe.model))
+        net = Upsampler(recipe.model)
+        super().__init__(recipe, data, device, net)
+        self.enlarge, self.factor = net.condition, net.factor  # neither hangs on its weights
         self.real = held_out(recipe, data, "val", 6)[0].to(device)
 
     def target(self, batch: Batch, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        low = F.avg_pool2d(batch.pictures, self.net.factor)
+        low = F.avg_pool2d(batch.pictures, self.factor)
         blurred = chance(self.recipe.blur, len(low), g, self.device)
         low = torch.where(blurred[:, None, None, None], gaussian_blur(low), low)
         if (spoilt := chance(self.recipe.bsr, len(low), g, self.device)).any():
-            low[spoilt] = bsr(batch.pictures[spoilt], self.net.factor, g)
-        x0, high = crops(batch.pictures, self.net.condition(low), self.recipe.model.low, self.net.factor, g)
+            low[spoilt] = bsr(batch.pictures[spoilt], self.factor, g)
+        x0, high = crops(batch.pictures, self.enlarge(low), self.recipe.model.low, self.factor, g)
         return x0, high
 
     @torch.no_grad()
     def preview(self, net: Upsampler) -> tuple[Image.Image, dict[str, float]]:
         """Rows: the small picture enlarged, what the upsampler makes of it, the real one."""
-        low = net.condition(F.avg_pool2d(self.real, self.net.factor))
+        low = self.enlarge(F.avg_pool2d(self.real, self.factor))
         made = self.sample(net, self.real, 8, low)
         error = {name: (x - self.real).square().mean().item() for name, x in (("mse", made), ("mse_bicubic", low))}
         return grid(torch.cat([low, made, self.real]), columns=len(low)), error
