@@ -18,7 +18,8 @@ from PIL import ExifTags, Image, PngImagePlugin
 from unclip.errors import UnclipError
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
-LABELS = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "ddpm": "DDPM"}
+LABELS = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "unipc": "UniPC", "ddpm": "DDPM",
+          "dpmpp_sde": "DPM++ SDE"}  # fmt: skip
 QUALITY: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"lossless": True}, "JPEG": {"quality": 95, "subsampling": 0}}
 SIDE, BYTES, LINE = 4096, 2**26, 4096  # the largest picture, file and line of pairs that are looked into
 MARK = b"unclip\0"  # opens the JSON object in EXIF's MakerNote
