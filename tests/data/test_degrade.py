@@ -75,6 +75,17 @@ def test_the_first_blur_is_the_gaussian_of_its_width():
     torch.testing.assert_close(gaussian_blur(dot)[0, 0, 3:6, 3:6], tap[:, None] * tap)
 
 
+def test_training_in_bfloat16_does_not_coarsen_pictures():
+    """Convolutions are what autocast would do in bfloat16."""
+    x = scene(32, 2)
+    plain = gaussian_blur(x), bsr(x, 4, generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        again = gaussian_blur(x), bsr(x, 4, generator())
+    for a, b in zip(plain, again, strict=True):
+        assert b.dtype == torch.float32
+        assert torch.equal(a, b)
+
+
 def test_jpeg_errs_as_jpeg_does():
     x = scene(32, 1)
     y = degrade.jpeg(x, generator())
