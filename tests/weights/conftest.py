@@ -45,10 +45,21 @@ def golden() -> Callable[[str], dict[str, torch.Tensor]]:
 @pytest.fixture
 def filled() -> Callable[[Match], torch.nn.Module]:
     """A matched network with the weights that the golden outputs were computed with."""
-    return lambda m: fill(m, lambda key: recipe(key, m.wanted[key].shape))
+    return lambda m: fill(m, lambda key: weights(key, m.wanted[key].shape))
 
 
-def recipe(key: str, shape: tuple[int, ...]) -> torch.Tensor:
+@pytest.fixture
+def recipe() -> Callable[[str, tuple[int, ...]], torch.Tensor]:
+    """Key and shape → the weights that the golden outputs were computed with."""
+    return weights
+
+
+@pytest.fixture
+def golden_folder() -> Path:
+    return GOLDEN
+
+
+def weights(key: str, shape: tuple[int, ...]) -> torch.Tensor:
     """For each key its own random numbers."""
     if not shape:
         return torch.tensor(0.5)

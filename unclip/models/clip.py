@@ -29,16 +29,33 @@ class CLIPConfig:
     sketch: int = 0  # side of a thumbnail that z_i is given, and must tell; 0 is the paper's CLIP, which need not
 
 
+class TextTowerConfig(CLIPConfig):
+    """Of a text tower alone: what is said of pictures has no meaning."""
+
+
+class ImageTowerConfig(CLIPConfig):
+    """Of a picture tower alone: what is said of text has no meaning."""
+
+
 def thumbnail(pictures: Tensor, side: int) -> Tensor:
     """[B, 3, S, S] → [B, 3·side²]: each pixel the mean of what it covers."""
     return F.adaptive_avg_pool2d(pictures, side).flatten(1)
 
 
+def centred(pictures: Tensor, config: CLIPConfig) -> Tensor:
+    """[−1, 1] → zero mean and unit deviation, by the colours that this CLIP was trained on."""
+    if {*config.mean, *config.std} == {0.5}:
+        return pictures
+    mean, std = (pictures.new_tensor(v)[:, None, None] for v in (config.mean, config.std))
+    return ((pictures + 1) / 2 - mean) / std
+
+
 class ImageTower(nn.Module):
-    """pictures [B, 3, S, S] in [−1, 1] → z_i [B, embed]: a ViT read at its class token, and the thumbnail if asked."""
+    """centred pictures [B, 3, S, S] → z_i [B, embed]: a ViT read at its class token, and the thumbnail if asked."""
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
+        self.config = config
         width, grid = config.image.width, config.image_size // config.patch
         self.patches = nn.Conv2d(3, width, config.patch, config.patch)
         self.first = nn.Parameter(torch.randn(1, 1, width) * 0.02)
@@ -64,6 +81,7 @@ class TextTower(nn.Module):
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
+        self.config = config
         width, self.end = config.text.width, config.end
         self.tokens = nn.Embedding(config.vocab, width)
         self.position = nn.Parameter(torch.randn(1, config.context, width) * 0.01)
@@ -91,14 +109,7 @@ class CLIP(nn.Module):
 
     def encode_image(self, pictures: Tensor, kept: Tensor | None = None) -> Tensor:
         """pictures [B, 3, S, S] in [−1, 1] → unit z_i [B, embed], float32."""
-        return F.normalize(self.image(self.centred(pictures), kept).float(), dim=-1)
-
-    def centred(self, pictures: Tensor) -> Tensor:
-        """[−1, 1] → zero mean and unit deviation, by the colours that this CLIP was trained on."""
-        if {*self.config.mean, *self.config.std} == {0.5}:
-            return pictures
-        mean, std = (pictures.new_tensor(v)[:, None, None] for v in (self.config.mean, self.config.std))
-        return ((pictures + 1) / 2 - mean) / std
+        return F.normalize(self.image(centred(pictures, self.config), kept).float(), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """tokens [B, L] → (sequence [B, L, width], unit z_t [B, embed] in float32)."""

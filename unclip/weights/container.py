@@ -1,4 +1,4 @@
-"""What a file holds, told from its first bytes: safetensors, torch's archives old and new, TorchScript.
+"""What a file holds, told from its bytes: safetensors, torch's archives old and new, TorchScript, TensorFlow's.
 
 A tensor is described before it is read, and read from the mapped file when asked for. Nothing in a file is executed.
 """
@@ -7,8 +7,6 @@ import json
 import mmap
 import struct
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,29 +18,29 @@ from torch import Tensor
 from unclip.errors import UnclipError
 from unclip.weights import pickles
 from unclip.weights.checkpoint import TYPES
-from unclip.weights.family import Schema, Spec
+from unclip.weights.family import File, Schema, Spec
 from unclip.weights.pickles import Ref, flatten, judged
+from unclip.weights.tensorflow import INDEX_END, open_index
 
-Read = Callable[[str], Tensor]
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number that torch.save once began with
 LARGEST_PICKLE = 16 << 20
-
-
-@dataclass(frozen=True)
-class File:
-    schema: Schema
-    read: Read  # key → tensor; a view of the mapped file where it can be
 
 
 def open_file(path: str | Path) -> File:
     """Raises UnclipError for what cannot be read, is damaged, is of another kind, or names what weights do not need."""
     path, name = Path(path), str(path)
+    if not path.exists() and path.with_name(f"{path.name}.index").is_file():
+        path = path.with_name(f"{path.name}.index")  # what TensorFlow calls a checkpoint is no file
     try:
         with open(path, "rb") as f:
             head = f.read(265)
             if len(head) < 8:
                 raise UnclipError(f"{name!r} is empty or cut off ({len(head)} bytes); fetch it again")
+            f.seek(max(path.stat().st_size - len(INDEX_END), 0))
+            tail = f.read(len(INDEX_END))
             with judged(name):
+                if tail == INDEX_END:
+                    return open_index(path)
                 if head.startswith(b"PK"):
                     return open_zip(f)
                 if head.startswith(LEGACY):

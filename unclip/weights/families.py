@@ -1,13 +1,14 @@
 """Every family that can be read. Where two look alike, the first is meant unless another is named."""
 
 from unclip.weights.dvae import DVAE_DECODER, DVAE_ENCODER
+from unclip.weights.hf_clip import HF_CLIP, HF_IMAGE, HF_TEXT
 from unclip.weights.image_gpt import IMAGE_GPT
 from unclip.weights.noised_clip import GLIDE_CLIP_IMAGE, GLIDE_CLIP_TEXT
 from unclip.weights.openai_clip import OPEN_CLIP, OPENAI_CLIP
 from unclip.weights.vqgan import MOVQ_21, MOVQ_22, VQGAN_F16
 
 FAMILIES = (
-    OPENAI_CLIP, OPEN_CLIP,
+    OPENAI_CLIP, OPEN_CLIP, HF_CLIP, HF_TEXT, HF_IMAGE,
     GLIDE_CLIP_IMAGE, GLIDE_CLIP_TEXT,
     DVAE_ENCODER, DVAE_DECODER, VQGAN_F16, MOVQ_21, MOVQ_22,
     IMAGE_GPT,

@@ -58,6 +58,16 @@ class Schema(dict[str, Spec]):
         return sum(bool(match(pattern, key)) for key in self)
 
 
+Read = Callable[[str], Tensor]
+
+
+class File(NamedTuple):
+    """What a file says of its tensors, and how to get one by its key: a view of the mapped file where it can be."""
+
+    schema: Schema
+    read: Read
+
+
 @dataclass(frozen=True)
 class From:
     """One tensor of ours out of some of theirs, and back again. With no theirs it is zeros: a bias they lack."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from unclip.errors import UnclipError
 from unclip.weights.checkpoint import CONFIG, WEIGHTS, aligned, load_module
 from unclip.weights.config import read_json
-from unclip.weights.container import File, open_file
+from unclip.weights.container import open_file
 from unclip.weights.families import FAMILIES
-from unclip.weights.family import Schema
+from unclip.weights.family import File, Schema
 from unclip.weights.match import Match, recognise
 
 # Where the folders of other projects keep a network and what they say of it. What a file is, its content tells.

@@ -105,6 +105,8 @@ def examine(found: Schema, family: Family) -> tuple[Match | None, list[str]]:
     # number is that model, damaged.
     known = prepare(family, family.published[nearest[0]], nearest[0]) if nearest else m
     others = faults(found, known)
+    if not lines:  # where shapes are equal, the number is one that they do not show, as of heads
+        return (known, others) if others else (m, lines)
     return (known, others) if near == 1 or len(others) < len(lines) else (m, lines)
 
 

@@ -90,8 +90,10 @@ def hashable(key: Any) -> bool:
     return isinstance(key, str | int | float | bytes | Thing | None)
 
 
-def persistent(pid: Any) -> Storage:
-    """("storage", type, key, device, count) → where a tensor's numbers are."""
+def persistent(pid: Any) -> Storage | Thing:
+    """("storage", type, key, device, count) → where a tensor's numbers are; ("module", class, ...) → the class."""
+    if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module" and isinstance(pid[1], Thing):
+        return pid[1]
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], Thing):
         raise ValueError("a storage that is described in no known way")
     kind = pid[1].name.removeprefix("torch.").removesuffix("Storage")
@@ -194,7 +196,7 @@ def read(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
         elif op == "BINPERSID":
             storage = persistent(stack.pop())
             stack.append(storage)
-            if storages is not None:
+            if storages is not None and isinstance(storage, Storage):
                 storages[storage.key] = storage
         elif op == "STOP":
             return stack.pop()
