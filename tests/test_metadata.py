@@ -164,7 +164,7 @@ HARMFUL = {
 
 @pytest.mark.parametrize("name", HARMFUL)
 def test_a_harmful_file_is_one_line(tmp_path, name):
-    with pytest.raises(UnclipError, match="is no PNG, WEBP or JPEG picture, or a damaged one|is read") as caught:
+    with pytest.raises(UnclipError, match="is no PNG, WEBP, JPEG or GIF picture, or a damaged one|is read") as caught:
         read(tmp_path, HARMFUL[name])
     assert "\n" not in str(caught.value)
 

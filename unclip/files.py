@@ -4,12 +4,18 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unclip.errors import UnclipError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SIDE, BYTES = 4096, 2**26  # the largest picture and picture file that are read
 
 REASONS = {
     errno.ENOENT: "the folder does not exist; create it or name another",
@@ -76,3 +82,32 @@ def sha256(path: str | Path) -> str:
             return hashlib.file_digest(f, "sha256").hexdigest()
     except OSError as e:
         raise UnclipError(f"cannot read {str(path)!r}: {e.strerror or e}") from e
+
+
+@contextmanager
+def opened(path: str | Path, formats: Sequence[str]) -> Iterator["Image.Image"]:
+    """A picture file of one of these formats, header read, pixels to be read inside the block. Raises UnclipError for
+    anything that is not a whole, sound picture, and before decoding for one that is too large."""
+    from PIL import Image
+
+    name = repr(str(path))
+    try:
+        if Path(path).stat().st_size > BYTES:
+            raise UnclipError(f"{name} is larger than {BYTES >> 20} MiB; save the picture smaller")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Pillow only warns of a picture that unpacks to gigabytes
+            with Image.open(path, formats=formats) as image:
+                check_side(image.size, name)
+                yield image
+    except UnclipError:
+        raise
+    except Exception as e:  # what decoders raise for hostile bytes is not listed anywhere
+        if isinstance(e, OSError) and e.errno:
+            raise UnclipError(f"cannot read {name}: {e.strerror}") from e
+        kinds = f"{', '.join(formats[:-1])} or {formats[-1]}"
+        raise UnclipError(f"{name} is no {kinds} picture, or a damaged one: {e}") from e
+
+
+def check_side(size: tuple[int, int], name: str) -> None:
+    if max(size) > SIDE:
+        raise UnclipError(f"{name} is {size[0]}×{size[1]}; at most {SIDE}×{SIDE} is read; make it smaller first")

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import re
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from typing import Any
 from PIL import ExifTags, Image, PngImagePlugin
 
 from unclip.errors import UnclipError
+from unclip.files import opened
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 LABELS = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "unipc": "UniPC", "ddpm": "DDPM",
           "dpmpp_sde": "DPM++ SDE"}  # fmt: skip
-QUALITY: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"lossless": True}, "JPEG": {"quality": 95, "subsampling": 0}}
-SIDE, BYTES, LINE = 4096, 2**26, 4096  # the largest picture, file and line of pairs that are looked into
+QUALITY: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"lossless": True},
+                                      "JPEG": {"quality": 95, "subsampling": 0}, "GIF": {}}  # fmt: skip
+LINE = 4096  # the longest line of pairs that is looked into
 MARK = b"unclip\0"  # opens the JSON object in EXIF's MakerNote
 UTF16 = b"UNICODE\0"  # opens EXIF's UserComment
 XMP = (
@@ -48,9 +50,11 @@ class Picture:
         return pixels(self.image)
 
 
-def picture_format(path: str | Path) -> str:
-    """PNG, WEBP or JPEG, by the suffix."""
+def picture_format(path: str | Path, film: bool = False) -> str:
+    """PNG, WEBP or JPEG, by the suffix; for a film also GIF."""
     suffix = Path(path).suffix.lower()
+    if film and suffix == ".gif":
+        return "GIF"
     if suffix not in FORMATS:
         raise UnclipError(f"{str(path)!r} has no suffix of a picture; use {', '.join(FORMATS)}")
     return FORMATS[suffix]
@@ -97,14 +101,20 @@ def unquote(value: str) -> str:
         return value
 
 
-def encode(image: Image.Image, form: str, record: dict[str, Any] | None) -> bytes:
-    """The bytes of a picture file; `record` as `UnCLIP.record` makes it, with the `version` that drew it."""
+def encode(image: Image.Image, form: str, record: dict[str, Any] | None, frames: Sequence[Image.Image] = ()) -> bytes:
+    """The bytes of a picture file; `record` as `UnCLIP.record` makes it, with the `version` that drew it.
+
+    frames: those after `image`, in WEBP and GIF, which show each for a fifth of a second, for ever.
+    """
     out = io.BytesIO()
     about: dict[str, Any] = {}
+    film = {"save_all": True, "append_images": list(frames), "duration": 200, "loop": 0} if frames else {}
     if record is not None:
         about = {"pnginfo": chunks(record)} if form == "PNG" else {"exif": exif(record), "xmp": XMP.encode()}
+    if record is not None and form == "GIF":
+        about = {"comment": f"{parameters(record)}\n{json.dumps(record)}".encode()}
     try:
-        image.save(out, form, **QUALITY[form], **about)
+        image.save(out, form, **QUALITY[form], **about, **film)
     except ValueError as e:  # EXIF holds 64 KB
         raise UnclipError(f"the prompts are too long to be noted in {form}: {e}; use PNG or no metadata", code=1) from e
     return out.getvalue()
@@ -130,24 +140,13 @@ def exif(record: dict[str, Any]) -> Image.Exif:
 
 def read(path: str | Path) -> Picture:
     """Open a picture and what it says of itself. Raises UnclipError for anything that is not a whole, sound picture."""
-    name = repr(str(path))
-    try:
-        if Path(path).stat().st_size > BYTES:
-            raise UnclipError(f"{name} is larger than {BYTES >> 20} MiB; no picture of ours is")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow only warns of a picture that unpacks to gigabytes
-            with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
-                if max(image.size) > SIDE:
-                    raise UnclipError(f"{name} is {image.width}×{image.height}; at most {SIDE}×{SIDE} is read")
-                form, info = image.format or "", dict(image.info)
-                inner = {} if form == "PNG" else image.getexif().get_ifd(ExifTags.IFD.Exif)
-                image.load()
-    except UnclipError:
-        raise
-    except Exception as e:  # what decoders raise for hostile bytes is not listed anywhere
-        if isinstance(e, OSError) and e.errno:
-            raise UnclipError(f"cannot read {name}: {e.strerror}") from e
-        raise UnclipError(f"{name} is no PNG, WEBP or JPEG picture, or a damaged one: {e}") from e
+    with opened(path, list(QUALITY)) as image:
+        form, info = image.format or "", dict(image.info)
+        inner = {} if form == "PNG" else image.getexif().get_ifd(ExifTags.IFD.Exif)
+        image.load()
+    if form == "GIF":
+        lines, _, last = bytes(info.get("comment", b"")).decode("utf-8", "replace").rpartition("\n")
+        return Picture(image, form, lines or None, loads(last))
     if form == "PNG":
         return Picture(image, form, text(info.get("parameters")), loads(info.get("unclip")))
     return Picture(image, form, text(inner.get(ExifTags.Base.UserComment)), loads(inner.get(ExifTags.Base.MakerNote)))

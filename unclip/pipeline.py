@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise
+from unclip import edit
+from unclip.diffusion.denoiser import Denoise, Estimate
 from unclip.diffusion.draw import Draw
 from unclip.diffusion.guidance import CFG, Clip
 from unclip.diffusion.levels import spread
@@ -28,7 +29,7 @@ from unclip.diffusion.samplers import Randn, Step, ddim, ddpm, dpmpp_2m, dpmpp_s
 from unclip.errors import UnclipError
 from unclip.machine import keep_buffers, pick_device
 from unclip.models.clip import CLIP, CLIPConfig
-from unclip.models.decoder import Decoder, DecoderConfig
+from unclip.models.decoder import Condition, Decoder, DecoderConfig
 from unclip.models.prior import Prior, PriorConfig
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
@@ -63,6 +64,11 @@ class UnCLIP:
         tokens = tokens.to(self.device)
         return tokens, *self.clip.encode_text(tokens)
 
+    def embed(self, x: Tensor) -> Tensor:
+        """pictures [B, 3, S, S] in [−1, 1] → unit z_i [B, D]."""
+        side = self.clip.config.image_size
+        return self.clip.encode_image(x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="area"))
+
     def sample_prior(
         self, prompt: str | Sequence[str], negative: str, draw: Draw, s: Settings, tell: "Tell"
     ) -> Tensor:
@@ -84,14 +90,25 @@ class UnCLIP:
         self, z_i: Tensor, prompt: str | Sequence[str], negative: str, draw: Draw, s: Settings, tell: "Tell"
     ) -> Tensor:
         """unit z_i [B, D] and a caption, or one for each → pictures [B, 3, 64, 64] in [−1, 1]."""
-        n = len(z_i)
-        tokens, _ = self.tokenizer.encode([*[negative] * n, *each(prompt, n)], self.decoder.config.context)
-        absent = torch.arange(2 * n, device=self.device) < n
-        given = self.decoder.condition(z_i.repeat(2, 1), tokens.to(self.device), absent, absent & (not negative))
-        process = self.decoder.config.diffusion
-        denoise = Clip(CFG(process.denoiser(self.decoder), s.guidance))
+        denoise, given = self.guided(z_i, prompt, negative, s)
         x = draw((3, self.decoder.config.size, self.decoder.config.size)).to(self.device)
-        return self.sample(denoise, x, process, s.steps, STEPS[s.sampler], draw.like, tell, given)
+        return self.sample(denoise, x, self.decoder.config.diffusion, s.steps, STEPS[s.sampler], draw.like, tell, given)
+
+    def guided(
+        self, z_i: Tensor, prompt: str | Sequence[str], negative: str, s: Settings, blind: bool = False
+    ) -> tuple[Denoise, Condition]:
+        """The decoder with its guidance, and its condition: unit z_i [B, D] and a caption, '' being none, for each.
+
+        blind: z_i is not known, and its values do not matter.
+        """
+        n, halves = len(z_i), 1 if s.guidance == 1 else 2
+        texts = [*[negative] * (halves - 1) * n, *each(prompt, n)]
+        tokens, _ = self.tokenizer.encode(texts, self.decoder.config.context)
+        absent = torch.arange(len(texts), device=self.device) < len(texts) - n
+        silent = torch.tensor([not text for text in texts], device=self.device)
+        given = self.decoder.condition(z_i.repeat(halves, 1), tokens.to(self.device), absent | blind, silent)
+        denoise = self.decoder.config.diffusion.denoiser(self.decoder)
+        return Clip(CFG(denoise, s.guidance) if halves == 2 else denoise), given
 
     def upsample(
         self, low: Tensor, draw: Draw, s: Settings, tell: "Tell", net: Upsampler | None = None,
@@ -118,8 +135,12 @@ class UnCLIP:
         levels = process.levels().spaced(spread(process.T, steps))
         if x.ndim == 4:
             x = x.to(memory_format=torch.channels_last)
+        return self.follow(walk(denoise, x, levels.down(), step, randn, given=given), steps, tell)
+
+    def follow(self, walking: Iterator[tuple[Tensor, Estimate]], steps: int, tell: "Tell") -> Tensor:
+        """The end of a walk of so many steps, each told of."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            for i, (x, estimate) in enumerate(walk(denoise, x, levels.down(), step, randn, given=given), 1):
+            for i, (x, estimate) in enumerate(walking, 1):
                 tell(i, steps, estimate.x0)
         return x
 
@@ -188,6 +209,12 @@ class UnCLIP:
     def cut(self, text: str) -> str:
         """The tail of a caption that is too long for these networks to see; '' if all is seen."""
         return self.tokenizer.cut(text, min(self.clip.config.context, self.decoder.config.context))
+
+    # ---- from pictures to pictures: DALL·E 2, section 3, in unclip/edit -----------------------------------------
+
+    invert, reconstruct, variations, img2img = edit.invert, edit.reconstruct, edit.variations, edit.img2img
+    interpolate, text_diff, pca_probe = edit.interpolate, edit.text_diff, edit.pca_probe
+    inpaint, outpaint = edit.inpaint, edit.outpaint
 
     # ---- weights ---------------------------------------------------------------------------------------------
 

@@ -125,12 +125,12 @@ def slug(prompt: str) -> str:
     return re.sub(r"[\W_]+", "-", prompt.lower())[:60].strip("-") or "picture"
 
 
-def check_writable(paths: Sequence[Path]) -> None:
+def check_writable(paths: Sequence[Path], film: bool = False) -> None:
     """Say now what would fail once the pictures are drawn."""
     from unclip.files import writing
     from unclip.metadata import picture_format
 
-    picture_format(paths[0])
+    picture_format(paths[0], film)
     longest = max(paths, key=lambda p: len(os.fsencode(p.name)))
     with writing(longest):
         probe = longest.with_name(f".{longest.name}.{os.getpid()}.tmp")
@@ -188,7 +188,8 @@ def draw_files(system: "UnCLIP", request: Request, paths: Sequence[Path], args: 
         write(paths[0], sheet(images, columns), record, began, args)
 
 
-def write(path: Path, image: Any, record: dict[str, Any], began: float, args: argparse.Namespace) -> None:
+def write(path: Path, image: Any, record: dict[str, Any], began: float, args: argparse.Namespace,
+          frames: Sequence[Any] = ()) -> None:  # fmt: skip
     import hashlib
     import json
 
@@ -198,7 +199,8 @@ def write(path: Path, image: Any, record: dict[str, Any], began: float, args: ar
     from unclip.files import write_bytes
 
     record = record | {"pixels": metadata.pixels(image)}
-    data = metadata.encode(image, metadata.picture_format(path), None if args.no_metadata else record)
+    form = metadata.picture_format(path, bool(frames))
+    data = metadata.encode(image, form, None if args.no_metadata else record, frames)
     write_bytes(path, data)
     seconds, digest = round(time.monotonic() - began, 3), hashlib.sha256(data).hexdigest()
     about = {"path": str(path), "seed": record["seed"], "prompt": record["prompt"],

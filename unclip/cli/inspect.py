@@ -5,7 +5,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unclip.cli.console import clean, note, warn
 from unclip.cli.generate import add_machine_options, check_writable, load
@@ -13,7 +13,10 @@ from unclip.errors import UnclipError
 from unclip.settings import Request, Settings
 from unclip.weights.config import from_dict
 
-PICTURES = (b"\x89PNG", b"RIFF", b"\xff\xd8")
+if TYPE_CHECKING:
+    from unclip.pipeline import UnCLIP
+
+PICTURES = (b"\x89PNG", b"RIFF", b"\xff\xd8", b"GIF8")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -25,6 +28,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("path", metavar="PATH", help="a picture, or weights: a file or folder, of any known format")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--replay", action="store_true", help="draw the picture again and say whether it is the same")
+    parser.add_argument("--source", action="append", default=[], metavar="PICTURE",
+                        help="with --replay: what a manipulated picture was made from; repeat")  # fmt: skip
     parser.add_argument("-o", "--out", metavar="FILE", help="with --replay: where to write the picture drawn again")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     add_machine_options(parser, weights=None)
@@ -79,7 +84,7 @@ def picture_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
     rows |= {k.capitalize(): record[k] for k in ("device", "dtype", "torch") if k in record}
     if isinstance(record.get("grid"), dict):
         rows["Sheet"] = ", ".join(f"{k} {v}" for k, v in record["grid"].items())
-    if "pixels" in record and picture.format != "JPEG":
+    if "pixels" in record and picture.format in ("PNG", "WEBP"):
         rows["Pixels"] = "as drawn" if record["pixels"] == picture.pixels else "changed since the picture was drawn"
     if not picture.parameters and not record:
         rows["Made by"] = "the file does not say"
@@ -112,10 +117,14 @@ def replay(path: Path, args: argparse.Namespace) -> int:
     if weights != system.digest:
         warn(f"drawn with other weights: {weights} then, {system.digest} now")
 
-    request = system.fit(request)
-    images = [image for image, _ in system.draw(request, progress=not args.quiet)]
-    image = sheet(images, columns) if columns else images[0]
-    again = record | system.record(request, 0) | {"pixels": metadata.pixels(image)}
+    if "edit" in record:
+        image, again = edit_again(system, record, request, args)
+    else:
+        request = system.fit(request)
+        images = [image for image, _ in system.draw(request, progress=not args.quiet)]
+        image = sheet(images, columns) if columns else images[0]
+        again = record | system.record(request, 0)
+    again["pixels"] = metadata.pixels(image)
     form = metadata.picture_format(args.out) if args.out else picture.format
     data = metadata.encode(image, form, again)
     if args.out:
@@ -128,7 +137,7 @@ def replay(path: Path, args: argparse.Namespace) -> int:
         which = "the same picture" if same else "another picture"
         files = f"sha256 equal: {digest}" if digest == before else f"sha256 {digest}, that of the file is {before}"
         print(f"{which}; {files}")
-    if picture.format != "JPEG" and picture.pixels != record.get("pixels"):
+    if picture.format in ("PNG", "WEBP") and picture.pixels != record.get("pixels"):
         note(f"{str(path)!r} was changed after it was drawn")
     return 0 if same else 1
 
@@ -139,8 +148,8 @@ def request_of(record: dict[str, Any], path: Path) -> tuple[Request, int, str, s
         grid, model = record.get("grid", {}), record["model"]
         settings = asdict(from_dict(Settings, record["settings"]))
         request = Request.of(
-            grid.get("prompts", record["prompt"]), grid.get("n", 1), record["seed"], record["negative_prompt"],
-            keywords=settings,
+            grid.get("prompts", "no caption" if record["prompt"] == "" else record["prompt"]), grid.get("n", 1),
+            record["seed"], record["negative_prompt"], keywords=settings,
         )  # fmt: skip
         columns = grid.get("columns", 0)
         if not isinstance(columns, int) or not 0 <= columns <= len(request.seeds):
@@ -148,6 +157,34 @@ def request_of(record: dict[str, Any], path: Path) -> tuple[Request, int, str, s
         return request, columns, str(model["name"]), str(model["digest"])
     except (UnclipError, AttributeError, KeyError, TypeError, ValueError) as e:
         raise UnclipError(f"the record in {str(path)!r} is damaged: {e}") from e
+
+
+def edit_again(
+    system: "UnCLIP", record: dict[str, Any], request: Request, args: argparse.Namespace
+) -> tuple[Any, dict[str, Any]]:
+    """A manipulated picture made again, and its record. The pictures that it began from are the user's to name."""
+    from unclip import edit
+    from unclip.cli.edits import read
+    from unclip.pictures import sheet
+
+    told = record["edit"]
+    try:
+        verb, wanted, options, i = told["verb"], told["sources"], dict(told["options"]), told["picture"]
+        columns, seed = told.get("columns", 0), told["seed"]
+    except (KeyError, TypeError, ValueError) as e:
+        raise UnclipError(f"the record does not say of this manipulation: {e}; it cannot be done again") from e
+    edit.check_verb(verb)
+    sources, digests = zip(*map(read, args.source), strict=True) if args.source else ((), ())
+    if list(digests) != wanted:
+        raise UnclipError(f"{verb} began from pictures that the record knows as {', '.join(map(str, wanted))}; name "
+                          "them in this order: --source PICTURE")  # fmt: skip
+    settings = asdict(request.settings) | {"negative_prompt": request.negative, "progress": not args.quiet}
+    try:
+        drawn = edit.apply(system, verb, sources, **options, seed=seed, **settings)
+        image = sheet(drawn.images, columns) if columns else drawn.images[i]
+    except (TypeError, IndexError, ValueError) as e:
+        raise UnclipError(f"{verb} cannot be done again with what the record says: {e}") from e
+    return image, record | edit.record(system, drawn, i, verb, digests, options) | {"edit": told}
 
 
 # ---- weights -------------------------------------------------------------------------------------------------

@@ -21,6 +21,15 @@ from unclip.weights.config import unknown
 
 COMMANDS = {
     "generate": "draw pictures of a caption",
+    "variations": "draw a picture again, freely or closely",
+    "img2img": "draw a caption, beginning from a picture",
+    "interpolate": "draw what lies between pictures and texts",
+    "diff": "change a picture towards what a text says",
+    "inpaint": "draw a part of a picture anew",
+    "outpaint": "draw more around a picture",
+    "invert": "find what the decoder makes a picture from",
+    "probe": "show what each component of z_i holds",
+    "grid": "put pictures on one sheet",
     "convert": "read a checkpoint of another project",
     "inspect": "say how a picture was made, or what weights hold",
     "train": "train a whole system, or one stage of it",
@@ -30,11 +39,20 @@ COMMANDS = {
 }
 
 
+class Help(argparse.HelpFormatter):
+    """Leaves room for the longest command: argparse forgets that it is indented twice."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment
+
+
 class Parser(argparse.ArgumentParser):
     """Mistakes become an UnclipError; options are never guessed from their first letters."""
 
     def __init__(self, **options: Any):
-        super().__init__(**options, allow_abbrev=False)
+        super().__init__(**options, allow_abbrev=False, formatter_class=Help)
 
     def error(self, message: str) -> Any:
         raise UnclipError(f"{message}; see: {self.prog} --help")

@@ -1,4 +1,4 @@
-"""Guidance: denoisers that wrap denoisers. Clip goes outside CFG, and Guide outside Clip."""
+"""Guidance: denoisers that wrap denoisers. Clip goes outside CFG, Guide and Known outside Clip."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -141,3 +141,14 @@ class Threshold:
         s = est.x0.abs().flatten(1).float().quantile(self.quantile, dim=1).clamp(min=1).to(x)
         s = s.reshape(-1, *[1] * (x.ndim - 1))
         return replace(est, x0=est.x0.clamp(-s, s) / s)
+
+
+class Known:
+    """Holds the estimate of x0 to a picture where its pixels are known. Every sampler then ends with these pixels."""
+
+    def __init__(self, denoise: Denoise, x0: Tensor, known: Tensor):
+        self.denoise, self.x0, self.known = denoise, x0, known
+
+    def __call__(self, x: Tensor, at: Levels, **cond) -> Estimate:
+        est = self.denoise(x, at, **cond)
+        return replace(est, x0=torch.where(self.known, self.x0, est.x0))

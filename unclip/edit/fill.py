@@ -1,0 +1,121 @@
+"""Inpainting and outpainting: pixels that are kept, and the rest drawn to go with them."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from torch import Tensor
+
+from unclip import pictures
+from unclip.diffusion.denoiser import Denoise, Estimate
+from unclip.diffusion.guidance import Known
+from unclip.diffusion.levels import Levels, mix
+from unclip.diffusion.samplers import Randn, ddim, walk
+from unclip.edit.session import Session, Source, open_picture
+from unclip.errors import UnclipError
+from unclip.files import SIDE, check_side
+from unclip.settings import Generated, check_whole
+
+if TYPE_CHECKING:
+    from unclip.pipeline import Tell, UnCLIP
+
+Box = Sequence[int]  # left, top, right, bottom in pixels, the last two not included
+Mask = Source | Box | None
+
+
+def inpaint(system: "UnCLIP", source: Source, mask: Mask = None, prompt: str = "", n: int = 1, seed: int = 0,
+            rounds: int = 4, **options: Any) -> Generated:  # fmt: skip
+    """`n` times the picture, of its own size, with the masked part drawn anew and every other pixel as it was.
+
+    mask: a picture of the same size, transparent where to draw if it has alpha, else white there; a box; or None for
+    the transparent part of `source`. With a `prompt` the prior draws its z_i; without one the decoder guesses from what
+    it sees. Each level is passed `rounds` times, noised again in between (RePaint 2201.09865, algorithm 1).
+    """
+    image = open_picture(source)
+    return fill(system, pictures.flat(image), hole(image, mask), prompt, n, seed, rounds, **options)
+
+
+def outpaint(system: "UnCLIP", source: Source, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0,
+             prompt: str = "", n: int = 1, seed: int = 0, rounds: int = 4, **options: Any) -> Generated:  # fmt: skip
+    """`n` times the picture with so many pixels more on each side; its own stay as they are. See `inpaint`."""
+    image = pictures.flat(open_picture(source))
+    for name, value in {"left": left, "top": top, "right": right, "bottom": bottom}.items():
+        check_whole(name, value, 0, SIDE)
+    if not left + top + right + bottom:
+        raise UnclipError("nothing is to be added: say how many pixels, left, top, right or bottom")
+    size = image.width + left + right, image.height + top + bottom
+    check_side(size, "the enlarged picture")
+    paper, new = Image.new("RGB", size, "white"), Image.new("L", size, 255)
+    paper.paste(image, (left, top))
+    new.paste(0, (left, top, left + image.width, top + image.height))
+    return fill(system, paper, new, prompt, n, seed, rounds, **options)
+
+
+def fill(system: "UnCLIP", image: Image.Image, new: Image.Image, prompt: str, n: int, seed: int, rounds: int,
+         **options: Any) -> Generated:  # fmt: skip
+    """RGB `image` with the pixels drawn where `new` (L, of its size) is 255."""
+    check_whole("rounds", rounds, 1, 100)
+    side, longest = system.decoder.config.size, max(image.size)
+    usual = {"guidance": 2.0 if prompt else 1.0, "size": side if longest <= side else None}
+    session = Session(system, [prompt] * n, seed, **usual | options)
+    seen = image.convert("RGBA")
+    seen.putalpha(new.point(lambda v: 255 - v))
+    seen = pictures.square(seen, side, (0, 0, 0, 0))  # of a pixel that is known in part, only that part counts
+    known = pictures.to_tensor(seen.getchannel("A").convert("RGB")).to(system.device) == 1
+    x0 = pictures.to_tensor(seen.convert("RGB")).to(system.device)
+    wanted = [at.z_i for at in session.imagine([prompt] * n)] if prompt else [system.embed(x0)] * n
+
+    def paint(i: int, tell: "Tell") -> tuple[Tensor, Tensor]:
+        noise = session.noise(i, "decoder")
+        denoise, given = system.guided(wanted[i], prompt, session.request.negative, session.s, blind=not prompt)
+        walking = harmonised(Known(denoise, x0, known), noise.like(x0), session.levels, rounds, noise.like, given=given)
+        x = system.follow(walking, rounds * session.s.steps, tell)
+        return x, wanted[i] if prompt else system.embed(x)
+
+    drawn = session.draw(paint, rounds * session.s.steps)
+    left, top = ((longest - k) // 2 for k in image.size)
+    for i, picture in enumerate(drawn.images):
+        whole = picture.resize((longest, longest), Image.Resampling.LANCZOS)
+        part = whole.crop((left, top, left + image.width, top + image.height))
+        drawn.images[i] = Image.composite(part, image, new)
+    return drawn
+
+
+def harmonised(denoise: Denoise, x: Tensor, levels: Levels, rounds: int, randn: Randn, **cond: Any
+               ) -> Iterator[tuple[Tensor, Estimate]]:  # fmt: skip
+    """Down the levels, each passed `rounds` times: what is new then learns of what is known (RePaint, section 4.2)."""
+    for at, to in levels.down():
+        for again in range(rounds):
+            if again:
+                ratio = at.alpha / to.alpha
+                x = mix((ratio, x), ((at.sigma**2 - (ratio * to.sigma) ** 2).sqrt(), randn(x)))
+            ((x, est),) = walk(denoise, x, [(at, to)], ddim(1.0), randn, **cond)
+            yield x, est
+
+
+def hole(image: Image.Image, mask: Mask) -> Image.Image:
+    """The part to draw, as L of the picture's size: 255 there, else 0."""
+    if mask is None:
+        if image.mode != "RGBA":
+            raise UnclipError("the picture has no transparent part to draw; give a mask or a box")
+        new = image.getchannel("A").point(lambda v: 255 * (v < 128))
+    elif isinstance(mask, (list, tuple)):
+        if len(mask) != 4 or not (0 <= mask[0] < mask[2] <= image.width and 0 <= mask[1] < mask[3] <= image.height):
+            within = f"{image.width}×{image.height}"
+            raise UnclipError(f"the box is {tuple(mask)}; give left, top, right, bottom within {within}")
+        new = Image.new("L", image.size, 0)
+        new.paste(255, tuple(mask))
+    else:
+        found = open_picture(mask)
+        if found.size != image.size:
+            told = f"{found.width}×{found.height}, the picture {image.width}×{image.height}"
+            raise UnclipError(f"the mask is {told}; make them the same size")
+        has_alpha = found.mode == "RGBA"
+        new = found.getchannel("A").point(lambda v: 255 * (v < 128)) if has_alpha else found.convert("L")
+        new = new.point(lambda v: 255 * (v >= 128))
+    low, high = new.getextrema()
+    if high == 0:
+        raise UnclipError("the mask is empty, so there is nothing to draw; mark the part with white, or transparency")
+    if low == 255:
+        raise UnclipError("the mask covers the whole picture; nothing would be kept, so use unclip generate")
+    return new
