@@ -133,12 +133,12 @@ def open_zip(f: Any) -> File:
 
 def open_legacy(f: Any) -> File:
     """What torch.save wrote before version 1.6: five pickles, then the numbers of each storage after their count."""
-    f.seek(0)
+    memory = mapped(f)
     for _ in range(3):
-        pickles.read(f)  # a magic number, the version, and facts on the machine
+        pickles.read(memory)  # a magic number, the version, and facts on the machine
     storages: dict[str, pickles.Storage] = {}
-    refs, keys = flatten(pickles.read(f, storages)), pickles.read(f)
-    memory, at, places = mapped(f), f.tell(), {}
+    refs, keys = flatten(pickles.read(memory, storages)), pickles.read(memory)
+    at, places = memory.tell(), {}
     if not isinstance(keys, list):
         raise ValueError("no list of storages")
     for key in keys:

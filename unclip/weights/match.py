@@ -122,14 +122,16 @@ def recognise(found: Schema, families: Sequence[Family], name: str, only: str | 
         shown = ", ".join(map(repr, list(found)[:3])) or "none"
         raise UnclipError(f"{name!r} is of no family that is known here; its {len(found)} keys begin with {shown}")
     best: tuple[tuple[int, int], str] | None = None
+    damaged = False  # it is a published model but for one key: then it is no unpublished one of another family
     for family in likely:
         m, lines = examine(found, family)
-        if m is not None and not lines:
+        if m is not None and not lines and (m.member or not damaged):
             return m
+        damaged |= m is not None and bool(m.member) and len(lines) == 1
         title = m.title if m else family.name
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         rank = (-score(found, family), len(lines))
-        if best is None or rank < best[0]:
+        if lines and (best is None or rank < best[0]):
             best = rank, f"{name!r} looks like {title}, but {lines[0]}{more}; fetch it again"
     assert best is not None
     raise UnclipError(best[1])

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from unclip.errors import UnclipError
 
@@ -126,7 +126,7 @@ def judged(name: str) -> Iterator[None]:
         raise UnclipError(f"{name!r} is damaged or no file of weights: {reason}; fetch it again") from e
 
 
-LIMIT = 2_000_000  # instructions; the largest model here has 60,000
+LIMIT = 500_000  # instructions; the largest model here has 60,000
 VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING",
           "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "UNICODE"}  # fmt: skip
 CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -135,10 +135,11 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-def read(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
+def read(file: Any, storages: dict[str, Storage] | None = None) -> Any:
     """One pickle from where `file` stands: plain values, `Ref`s and `Thing`s. To be called within `judged`.
 
-    `storages` gathers all that it speaks of.
+    `file` is a mapped one or bytes, which give what there is when more is asked for: a real one would first make room
+    for it. `storages` gathers all that the pickle speaks of.
 
     A stack machine: what each instruction makes is kept in a list that marks cut in pieces.
     """
