@@ -1,7 +1,7 @@
 """The choices that make a network a diffusion model, as they stand in its configuration."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
@@ -16,6 +16,7 @@ class Process:
 
     cap > 0 weighs the squared error by min(1 / sigma², cap); snr > 0 by min-SNR; else all levels weigh the same.
     floor: the squared error of x0 that the network cannot get below; near data x_t itself tells more, see `Denoiser`.
+    rescale: the network is told t · 1000 / T, whatever T is (iDDPM's code). betas: first and last of a linear schedule.
     """
 
     schedule: Literal["cosine", "linear"] = "cosine"
@@ -25,9 +26,12 @@ class Process:
     cap: float = 0.0
     snr: float = 0.0
     floor: float = 0.0
+    rescale: bool = False
+    betas: tuple[float, ...] = (1e-4, 0.02)
 
     def levels(self) -> Levels:
-        return Levels.from_betas({"cosine": cosine, "linear": linear}[self.schedule](self.T))
+        levels = Levels.from_betas(cosine(self.T) if self.schedule == "cosine" else linear(self.T, *self.betas))
+        return replace(levels, t=levels.t * 1000 / self.T) if self.rescale else levels
 
     def weight(self) -> Callable:
         if self.cap:

@@ -30,6 +30,7 @@ class Condition(NamedTuple):
     emb: Tensor
     keys: list[KV]
     layout: Tensor | None = None
+    seen: Tensor | None = None  # [B, tokens], false where the context is padding
 
 
 class Decoder(nn.Module):

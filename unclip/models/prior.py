@@ -21,6 +21,9 @@ class PriorConfig:
     transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(width=320, depth=6, heads=5))
     diffusion: Process = field(default_factory=lambda: Process(predicts="x0"))
     whiten: float = 0.0  # how far z_i's principal axes are brought to one spread: 0 the paper's z_i, 1 all alike
+    affine: bool = False  # z_i and z_t as CLIP gives them, of any length, z_i by its mean and deviation: Karlo's
+    reach: float = 5.0  # then: how many deviations an estimate may lie from the mean
+    null: bool = True  # what stands for no caption is learned; else it is the empty caption
 
 
 class Prefix(NamedTuple):
@@ -79,6 +82,33 @@ class Space(nn.Module):
         return F.normalize(x, dim=-1)
 
 
+class Affine(nn.Module):
+    """z_i [..., D] of any length ↔ u = (z_i − mean) / deviation, each coordinate by its own (Karlo, Kandinsky)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, dim: int, deviations: float):
+        super().__init__()
+        self.scale, self.deviations = 1.0, deviations
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("deviation", torch.ones(dim))
+
+    @torch.no_grad()
+    def fit(self, z_i: Tensor) -> None:
+        """Take the mean and deviation of z_i [N, D]."""
+        self.mean.copy_(z_i.mean(0)), self.deviation.copy_(z_i.std(0))
+
+    def reach(self) -> float:
+        return self.deviations
+
+    def enter(self, z_i: Tensor) -> Tensor:
+        return (z_i - self.mean) / self.deviation
+
+    def leave(self, u: Tensor) -> Tensor:
+        return u * self.deviation + self.mean
+
+
 class Prior(nn.Module):
     """Sequence: encoded text, z_t, t, noised z_i, final; the last output is the estimate of the clean z_i.
 
@@ -89,13 +119,15 @@ class Prior(nn.Module):
         super().__init__()
         self.config = config
         width = config.transformer.width
-        self.space = Space(config.embed, config.whiten)
+        c = config
+        self.space = Affine(c.embed, c.reach) if c.affine else Space(c.embed, c.whiten)
         self.text, self.z_t, self.z_i = (nn.Linear(n, width) for n in (config.text, config.embed, config.embed))
         self.time = TimeEmbedding(width, width)
         self.final = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.position = nn.Parameter(torch.randn(1, config.context + 4, width) * 0.02)
-        self.null_text = nn.Parameter(torch.randn(config.context, config.text) * 0.02)
-        self.null_z_t = nn.Parameter(torch.randn(config.embed) * 0.02)
+        if config.null:
+            self.null_text = nn.Parameter(torch.randn(config.context, config.text) * 0.02)
+            self.null_z_t = nn.Parameter(torch.randn(config.embed) * 0.02)
         self.transformer = Transformer(config.transformer)
         self.out = nn.Linear(width, config.embed)
 

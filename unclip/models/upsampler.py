@@ -22,6 +22,8 @@ class UpsamplerConfig:
         default_factory=lambda: UNetConfig(in_channels=6, channels=(64, 96, 128), attention=(), patch=4)
     )
     diffusion: Process = field(default_factory=lambda: Process(predicts="x0", cap=20.0))
+    antialias: bool = False  # which of the two bicubic kernels that torch knows enlarges the small picture
+    last: bool = False  # the last step is left to a network of its own, trained to look sharp (Karlo's)
 
 
 class Upsampler(nn.Module):
@@ -32,6 +34,7 @@ class Upsampler(nn.Module):
         super().__init__()
         self.config = config
         self.unet = UNet(config.unet)
+        self.last = UNet(config.unet) if config.last else None
 
     def condition(self, low: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """low [B, 3, h, w] in [−1, 1] → [B, 3, H, W], bicubic; constant while x is denoised, so computed once.
@@ -39,7 +42,8 @@ class Upsampler(nn.Module):
         size: (H, W), by default as many times the small picture's as the network was trained for.
         """
         size = size or (low.shape[2] * self.factor, low.shape[3] * self.factor)
-        return F.interpolate(low, size, mode="bicubic", align_corners=False).clamp(-1, 1)
+        antialias = self.config.antialias
+        return F.interpolate(low, size, mode="bicubic", align_corners=False, antialias=antialias).clamp(-1, 1)
 
     @property
     def factor(self) -> int:
@@ -55,5 +59,6 @@ class Upsampler(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, given: Tensor) -> Tensor:
         """x, given [B, 3, H, W], t [B] → [B, out, H, W]."""
-        y = self.unet(torch.cat([x, given.to(x)], dim=1), t).float()
+        unet = self.last if self.last is not None and not t.any() else self.unet
+        y = unet(torch.cat([x, given.to(x)], dim=1), t).float()
         return y + given if self.config.residual else y

@@ -89,3 +89,15 @@ class ResBlock(nn.Module):
             h = self.norm_2(h + e)
         h = self.conv_2(self.dropout(F.silu(h)))
         return self.skip(resample(x, self.how)) + h
+
+
+class Resample(nn.Module):
+    """[B, C, H, W] → twice or half as high and wide, by a convolution (DDPM's, between its levels)."""
+
+    def __init__(self, channels: int, how: Literal["up", "down"]):
+        super().__init__()
+        self.how = how
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2 if how == "down" else 1, padding=1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return self.conv(resample(x, "up") if self.how == "up" else x)

@@ -120,6 +120,7 @@ class Family:
     unused: tuple[str, ...] = ()
     published: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""  # of the weights as published
+    named_only: bool = False  # its keys and shapes are another family's as well: it must be named
 
 
 @cache
@@ -141,7 +142,7 @@ def sources(names: Names, ours: Iterable[str]) -> dict[str, From]:
     """For each key of ours, what it is made of, with the fields of the patterns filled in."""
     found: dict[str, From] = {}
     for key in ours:
-        for form, theirs in names.items():
+        for form, theirs in [(key, names[key])] if key in names else names.items():  # most often it stands there
             if (fields := match(form, key)) is not None:
                 way = same(theirs) if isinstance(theirs, str) else theirs
                 found[key] = way.renamed(lambda text, fields=fields: text.format(**fields))

@@ -80,7 +80,7 @@ def fill(m: Match, read: Callable[[str], Tensor], dtype: torch.dtype = torch.flo
     for ours, way in m.sources.items():
         shape, kind = expected[ours].shape, dtype if expected[ours].is_floating_point() else expected[ours].dtype
         theirs = [read(key) for key in way.theirs]
-        tensor = way.there(*theirs) if theirs else torch.zeros(shape)
-        state[ours] = aligned(tensor.to(kind).reshape(shape).contiguous())
+        tensor = way.there(*theirs).reshape(shape) if theirs else way.there().expand(shape)
+        state[ours] = aligned(tensor.to(kind).contiguous())
     m.net.load_state_dict(state, assign=True)
     return m.net.requires_grad_(False).eval()

@@ -91,19 +91,23 @@ def score(found: Schema, family: Family) -> int:
 
 def examine(found: Schema, family: Family) -> tuple[Match | None, list[str]]:
     """The network of this family that a file fills, or the faults beside the one it comes closest to."""
+    members = family.published
     try:
         config = family.config(found)
-        nearest = sorted(family.published, key=lambda name: distance(family.published[name], config))[:1]
-        near = distance(family.published[nearest[0]], config) if nearest else 9
-        m = prepare(family, config, nearest[0] if near == 0 else "")
+        nearest = min(members, key=lambda name: distance(members[name], config), default=None)
+        near = distance(members[nearest], config) if nearest is not None else 9
+        m = prepare(family, config, nearest or "" if near == 0 else "")
     except (UnclipError, ArithmeticError, LookupError, ValueError, TypeError, RuntimeError) as e:
-        return None, [str(e).splitlines()[0] if str(e) else f"sizes that make no network ({type(e).__name__})"]
+        told = str(e).splitlines()[0] if str(e) else f"sizes that make no network ({type(e).__name__})"
+        every = [prepare(family, config, name) for name, config in members.items()]  # what is missing misled it
+        m = min(every, key=lambda m: len(faults(found, m)), default=None)
+        return (m, lines) if m and len(lines := faults(found, m)) < len(m.wanted) // 2 else (None, [told])
     lines = faults(found, m)
     if near == 0 or (not lines and near > 1):
         return m, lines
     # A key of the wrong size misleads what is derived from it; and a file that is a published model in all but one
     # number is that model, damaged.
-    known = prepare(family, family.published[nearest[0]], nearest[0]) if nearest else m
+    known = prepare(family, members[nearest], nearest) if nearest is not None else m
     others = faults(found, known)
     if not lines:  # where shapes are equal, the number is one that they do not show, as of heads
         return (known, others) if others else (m, lines)
@@ -115,24 +119,25 @@ def recognise(found: Schema, families: Sequence[Family], name: str, only: str | 
     found, and the family it looks like."""
     if only is not None and only not in [f.name for f in families]:
         raise unknown(only, [f.name for f in families], "family")
-    families = [f for f in families if only in (None, f.name)]
-    scored = sorted(((score(found, f), -i, f) for i, f in enumerate(families)), key=lambda s: s[:2], reverse=True)
-    likely = [f for points, _, f in scored if points > 0 or only][:4]
+    families = [f for f in families if f.name == only or (only is None and not f.named_only)]
+    share = {f.name: score(found, f) / len(f.signs) for f in families}
+    likely = [f for f in families if share[f.name] > 0 or only]
+    likely = sorted(likely, key=lambda f: (-share[f.name], -len(f.signs)))[:4]
     if not likely:
         shown = ", ".join(map(repr, list(found)[:3])) or "none"
         raise UnclipError(f"{name!r} is of no family that is known here; its {len(found)} keys begin with {shown}")
-    best: tuple[tuple[int, int], str] | None = None
-    damaged = False  # it is a published model but for one key: then it is no unpublished one of another family
+    best: tuple[tuple[bool, int], str] | None = None
     for family in likely:
         m, lines = examine(found, family)
-        if m is not None and not lines and (m.member or not damaged):
+        if m is not None and not lines:
             return m
-        damaged |= m is not None and bool(m.member) and len(lines) == 1
         title = m.title if m else family.name
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        rank = (-score(found, family), len(lines))
-        if lines and (best is None or rank < best[0]):
+        rank = (m is None, len(lines))
+        if best is None or rank < best[0]:
             best = rank, f"{name!r} looks like {title}, but {lines[0]}{more}; fetch it again"
+        if m is not None and m.member and len(lines) == 1:
+            break  # a published model but for one key is no unpublished one of another family
     assert best is not None
     raise UnclipError(best[1])
 
