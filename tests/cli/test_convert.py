@@ -68,3 +68,9 @@ def test_a_family_that_is_not_known(cli, tmp_path, state):
     assert "unknown family 'open-clip'; did you mean 'open_clip'?" in cli(
         "convert", tmp_path / "x", tmp_path / "y", "--as", "open-clip"
     ).error
+
+
+def test_one_network_is_no_system(cli, tmp_path, state):
+    torch.save(state, tmp_path / "x.safetensors")  # whatever it is called
+    done = cli("generate", "a fox", "--weights", tmp_path / "x.safetensors", "-o", tmp_path / "fox.png")
+    assert "is OpenAI CLIP, one network (clip) and no whole system; load it with unclip.load(" in done.error

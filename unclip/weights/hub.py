@@ -63,13 +63,14 @@ def locate(source: str | Path, revision: str | None = None, local_files_only: bo
         return SHIPPED / name
     if folder.is_dir():
         if not (folder / INDEX).is_file():
-            raise UnclipError(f"{name!r} holds no {INDEX}; name a folder that unclip saved")
+            raise one_network(folder) or UnclipError(f"{name!r} holds no {INDEX}; name a folder that unclip saved")
         return folder
+    if folder.is_file():
+        raise one_network(folder) or UnclipError(f"weights {name!r}: is a file, not a folder of weights")
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        kind = "is a file, not a folder of weights" if folder.is_file() else "is neither shipped nor a folder"
         near = difflib.get_close_matches(name, shipped(), 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"shipped: {', '.join(shipped()) or 'none'}"
-        raise UnclipError(f"weights {name!r}: {kind}; {hint}")
+        raise UnclipError(f"weights {name!r}: is neither shipped nor a folder; {hint}")
 
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -80,6 +81,18 @@ def locate(source: str | Path, revision: str | None = None, local_files_only: bo
         reason = str(e).splitlines()[0]
         raise UnclipError(f"weights {name!r}: no such folder, and not to be had from the hub: {reason}", code=1) from e
     return locate(found)
+
+
+def one_network(source: Path) -> UnclipError | None:
+    """What to say of a public checkpoint that is no whole system; None where it is none at all."""
+    from unclip.weights.load import fit
+
+    try:
+        m, _ = fit(source)
+    except UnclipError:
+        return None
+    what = f"{str(source)!r} is {m.title}, one network ({m.family.stage}) and no whole system"
+    return UnclipError(f"{what}; load it with unclip.load({str(source)!r})")
 
 
 def push(repository: str, save: Callable[[Path], object], private: bool) -> str:
