@@ -6,7 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from unclip.cli.main import main
 from unclip.diffusion.process import Process
+from unclip.errors import UnclipError
 from unclip.lineage.adm import ClassifierConfig, NoisedConfig
 from unclip.lineage.autoencoder import AEConfig, MAEConfig
 from unclip.lineage.dalle1 import DALLEConfig, DVAEConfig
@@ -16,13 +18,14 @@ from unclip.lineage.glide import GLIDEConfig, NoisedCLIPConfig
 from unclip.lineage.image_gpt import PixelGPTConfig
 from unclip.lineage.pixelcnn import PixelCNNConfig, PixelsConfig
 from unclip.lineage.pyramid import PyramidConfig
-from unclip.lineage.vae import VAEConfig
+from unclip.lineage.vae import VAEConfig, VAESystem
 from unclip.lineage.vqvae import CodebookConfig, VQVAE2Config, VQVAEConfig
 from unclip.models.decoder import DecoderConfig
 from unclip.models.noised_clip import NoisedImageConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 from unclip.recipes import lineage
+from unclip.train import budget
 from unclip.train.loop import train
 from unclip.train.recipe import DataConfig, Recipe
 
@@ -95,3 +98,45 @@ def test_the_recipe_as_it_stands_makes_a_network(make):
     recipe = make()
     assert from_dict(type(recipe.model), to_dict(recipe.model)) == recipe.model
     assert recipe.name == make.__name__
+
+
+# ---- budgets and commands ------------------------------------------------------------------------------------
+
+
+def test_a_budget_becomes_steps(monkeypatch, tmp_path):
+    """A fifth of the time shows the speed: here 30 steps, so 150 in all; and too few is said."""
+    calls = []
+
+    def fake(recipe, data, out, device, minutes):
+        calls.append((recipe.train.steps, minutes))
+        steps = min(30, recipe.train.steps) if len(calls) == 1 else recipe.train.steps
+        (out / recipe.name / f"step-{steps:08d}").mkdir(parents=True)
+
+    monkeypatch.setattr(budget, "train", fake)
+    cpu = torch.device("cpu")
+    assert budget.within(lineage.vae(), tmp_path, tmp_path, cpu, 10) == 150
+    assert [steps for steps, _ in calls[1:]] == [150] and calls[0][1] == 2
+    (tmp_path / "gan" / "step-00000002").mkdir(parents=True)
+    with pytest.raises(UnclipError, match=r"10 steps .* longer --budget") as error:
+        budget.within(lineage.gan(), tmp_path, tmp_path, cpu, 10)
+    assert error.value.code == 1
+
+
+def test_a_command_draws(run, tmp_path, capsys):
+    sheet = tmp_path / "drawn.png"
+    where = ["--out", str(run), "-o", str(sheet), "--device", "cpu"]
+    assert main(["lineage", "sample", "gan", "a red apple", "-n", "3", *where]) == 0
+    assert capsys.readouterr().out.strip() == str(sheet)
+    with Image.open(sheet) as image:
+        assert image.size == (3 * 18 + 2, 20)
+    assert main(["lineage", "sample", "ae", "--out", str(run)]) == 2
+    assert "draws nothing" in capsys.readouterr().err
+    assert main(["lineage", "sample", "gam", "--out", str(run)]) == 2
+    assert "did you mean 'gan'?" in capsys.readouterr().err
+    assert main(["lineage", "train", "--data", "x", "--budget", "soon"]) == 2
+    assert "write 90s, 10m or 1h" in capsys.readouterr().err
+
+
+def test_a_part_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UnclipError, match="holds no 'vae'"):
+        VAESystem.load(tmp_path)

@@ -33,6 +33,7 @@ COMMANDS = {
     "convert": "read a checkpoint of another project",
     "inspect": "say how a picture was made, or what weights hold",
     "train": "train a whole system, or one stage of it",
+    "lineage": "train, draw with and compare DALL·E 2's ancestors",
     "evaluate": "measure how well pictures fit their captions",
     "data": "obtain training data",
     "doctor": "say what this machine offers and what is installed",

@@ -53,3 +53,18 @@ def kernel(a: Tensor, b: Tensor) -> tuple[float, float]:
 
 def cubic(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def precision_recall(fake: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
+    """Share of fake features [N, D] among the real [M, D], and of real ones among the fake (Kynkäänniemi et al. 2019,
+    1904.06991, eq. 1 to 3): fidelity, and diversity. A point lies among others when it is nearer to one of them than
+    that one's k-th neighbour is."""
+    if min(len(fake), len(real)) <= k:
+        raise UnclipError(f"{len(fake)} and {len(real)} pictures; with k = {k} there must be more than {k} of each")
+
+    def covered(points: Tensor, among: Tensor) -> float:
+        radius = torch.cdist(among, among).kthvalue(k + 1, dim=1).values  # the first is itself
+        return (torch.cdist(points, among) <= radius).any(1).double().mean().item()
+
+    fake, real = fake.double(), real.double()
+    return covered(fake, real), covered(real, fake)

@@ -47,6 +47,10 @@ class DVAE(nn.Module):
         self.grid = config.size // 2 ** (LEVELS - 1)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.steps: Tensor
+        for conv in self.modules():  # as published: torch's own first values are so small that all pictures look alike
+            if isinstance(conv, nn.Conv2d):
+                nn.init.normal_(conv.weight, std=conv.weight[0].numel() ** -0.5)
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, 3, S, S] → codes [B, h, w]."""

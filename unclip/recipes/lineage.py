@@ -23,7 +23,7 @@ from unclip.lineage.vqvae import VQVAE2System, VQVAESystem
 from unclip.train.recipe import Recipe, TrainConfig
 from unclip.train.stages import lineage as s
 
-QUIET = {"save_every": 100_000, "sample_every": 100_000, "log_every": 50}  # only at the end: runs are short
+QUIET = {"warmup": 50, "save_every": 100_000, "sample_every": 100_000, "log_every": 50}  # at the end: runs are short
 DIFFUSION = TrainConfig(3000, 32, lr=1e-3, ema=0.998, **QUIET)
 
 

@@ -28,7 +28,18 @@ from unclip.train.recipe import DataConfig, Recipe, Stage
 from unclip.train.stages.encoders import held_out
 
 PLAIN = DataConfig(coloured=0.0)
-corpus = lru_cache(1)(Corpus.load)  # one is read for the many stages of a lineage
+
+
+@lru_cache(1)
+def corpus(data: Path, c: DataConfig) -> Corpus:
+    """Read once for the many stages of a lineage."""
+    return Corpus.load(data, c.size, "train", c.core, c.limit, c.crop)
+
+
+@lru_cache(1)
+def unseen(data: Path, c: DataConfig) -> tuple[Tensor, list[str]]:
+    """Eight held-out pictures and their captions, for previews."""
+    return held_out(Recipe("", None, data=c), data, "val", 8)[:2]
 
 
 class PictureStage(Stage):
@@ -37,12 +48,11 @@ class PictureStage(Stage):
     def __init__(self, recipe: Recipe, data: Path, device: torch.device, net: nn.Module, system: Callable[..., System]):
         super().__init__(recipe, data, device)
         self.net, self.system = net.to(device), system
-        pictures, self.lines, _ = held_out(recipe, data, "val", 8)
+        pictures, self.lines = unseen(data, recipe.data)
         self.real = self.fit(pictures.to(device))
 
     def load(self, data: Path) -> Corpus:
-        c = self.recipe.data
-        return corpus(data, c.size, "train", c.core, c.limit, c.crop)
+        return corpus(data, self.recipe.data)
 
     @property
     def size(self) -> int:
@@ -62,10 +72,8 @@ class PictureStage(Stage):
         rows, measures = [self.real], {}
         if again is not None:
             rows, measures["mse"] = [*rows, again], (again - self.real).square().mean().item()
-        if system.whole:
-            bits = system.bits(self.real)
-            measures |= {} if bits is None else {"bits_per_dimension": bits.mean().item()}
-            rows += [system.sample(self.lines, range(len(self.lines)))] if system.draws else []
+        if system.whole and system.draws:
+            rows.append(system.sample(self.lines, range(len(self.lines))))
         return grid(torch.cat(rows), columns=len(self.real)), measures
 
 

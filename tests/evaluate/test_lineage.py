@@ -1,0 +1,88 @@
+"""The lineage's measures against cases with a known answer, and the page that shows them."""
+
+import pytest
+import torch
+
+from unclip.data.images import Corpus
+from unclip.evaluate import page
+from unclip.evaluate.distances import precision_recall
+from unclip.evaluate.lineage import Held, measure
+from unclip.evaluate.probes import kinds, probe, subjects
+from unclip.lineage.system import System
+
+
+def test_precision_is_fidelity_and_recall_diversity():
+    """Two clusters: drawn from both, from one alone, from neither."""
+    g = torch.Generator().manual_seed(0)
+    clusters = [torch.randn(400, 2, generator=g) + 20 * i for i in range(3)]
+    real = torch.cat([c[:200] for c in clusters[:2]])
+    both, one = torch.cat([c[200:] for c in clusters[:2]]), clusters[0][200:]
+    precision, recall = precision_recall(both, real)
+    assert precision > 0.9 and recall > 0.9
+    precision, recall = precision_recall(one, real)
+    assert precision > 0.9 and 0.4 < recall < 0.55  # one mode of two
+    assert precision_recall(clusters[2], real) == (0, 0)
+    assert precision_recall(real, real) == (1, 1)
+
+
+def test_a_probe_reads_what_is_there_and_no_more():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(600, 8, generator=g), torch.randint(3, (600,), generator=g)
+    assert probe(x[:400], y[:400], x[400:], y[400:]) < 0.45  # nothing to read: a third by chance
+    x += 3 * torch.eye(8)[y]
+    assert probe(x[:400], y[:400], x[400:], y[400:]) > 0.9
+
+
+def test_subjects_are_the_commonest_keywords():
+    metas = [{"keywords": ["cat", "face"]}, {"keywords": ["face"]}, {"keywords": ["car"]}, {}]
+    assert subjects(metas, 1) == ["face"]
+    assert kinds(metas, ["face", "cat"]).tolist() == [0, 0, -1, -1]
+
+
+class Copyist(System):
+    """Draws exactly what the caption says, or always the same."""
+
+    title, models, text, calls = "copyist", "p(x)", True, 3
+
+    def __init__(self, held, right: bool):
+        self.known = dict(zip(held.split.captions, held.pictures, strict=True))
+        self.right, self.size, self.net = right, 16, torch.nn.Linear(3, 5)
+
+    def nets(self):
+        return [self.net]
+
+    def sample(self, captions, seeds):
+        first = next(iter(self.known.values()))
+        return torch.stack([self.known.get(c, first) if self.right else first for c in captions])
+
+    def features(self, pictures):
+        return pictures.mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def held(val, oracle, corpus):
+    return Held(val, Corpus.load(corpus, 16, "compose"), oracle)
+
+
+def test_a_row_tells_right_from_wrong(held):
+    good, sheet = measure(Copyist(held, True), held, 60.0)
+    bad, _ = measure(Copyist(held, False), held, 60.0)
+    assert sheet.shape == (8, 3, 64, 64)
+    assert good["alignment"] == 1 and bad["alignment"] < 0.1
+    assert good["recall"] == 1 and bad["recall"] < 0.1  # all of one kind: no diversity
+    assert good["frechet"] < 1e-3 < bad["frechet"]
+    assert good["parameters"] == 20 and good["calls"] == 3 and good["bits"] is None
+    assert "error" not in good and good["probe_style"] > 0.15
+
+
+def test_the_page(held, tmp_path):
+    row, sheet = measure(Copyist(held, True), held, 61.0)
+    row["models"] = "p(x) < 1"
+    page.write([row, {**row, "bits": 1.5}], [sheet, sheet], {"space": "here", "pictures": 64}, tmp_path)
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 4 and len({line.count("|") for line in table}) == 1
+    assert "|61|" in table[2] and "|–|" in table[2] and "|1.50|" in table[3]
+    html = (tmp_path / "index.html").read_text()
+    assert html.count("<tr>") == 3 and "p(x) &lt; 1" in html and "lineage.png" in html
+    assert (tmp_path / "lineage.png").stat().st_size > 500

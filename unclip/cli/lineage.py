@@ -1,0 +1,130 @@
+"""`unclip lineage`: DALL·E 2's ancestors, trained to a budget, asked for pictures, and laid side by side."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from unclip.cli.console import note
+from unclip.errors import UnclipError
+
+UNITS = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("lineage", description="DALL·E 2's ancestors on the same pictures, side by side.")
+    does = parser.add_subparsers(dest="does", metavar="ACTION", required=True)
+    train = does.add_parser("train", help="train systems, each to the same budget of time",
+                            description="Train the named systems, or all, each for the same time. The same command "
+                            "again goes on where it stopped, and leaves out what is done.")  # fmt: skip
+    train.add_argument("names", nargs="*", metavar="NAME", help="ae, vae, vqvae, dalle1, gan … (default: all)")
+    train.add_argument("--data", metavar="DIR", required=True, help="the corpus: unclip data illustrations DIR")
+    train.add_argument("--budget", type=minutes, default=10.0, metavar="TIME", help="for each, as 10m, 90s, 1h (10m)")
+    sample = does.add_parser("sample", help="draw with one of them")
+    sample.add_argument("name", metavar="NAME", help="the system")
+    sample.add_argument("prompts", nargs="*", default=[""], metavar="PROMPT", help="for those that read captions")
+    sample.add_argument("-n", type=int, default=8, metavar="N", help="pictures of each prompt (default: 8)")
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first (default: 0)")
+    sample.add_argument("-o", "--output", default="lineage.png", metavar="FILE", help="the sheet (lineage.png)")
+    report = does.add_parser("report", help="one page: a row and a line of pictures for each system of the run")
+    report.add_argument("--data", metavar="DIR", required=True, help="the corpus: unclip data illustrations DIR")
+    report.add_argument("--pictures", type=int, default=64, metavar="N", help="drawn by each (default: 64)")
+    report.add_argument("-o", "--output", metavar="DIR", help="where the page goes (default: OUT/report)")
+    for each in (train, sample, report):
+        each.add_argument("--out", default="runs/lineage", metavar="DIR", help="the run (default: runs/lineage)")
+        each.add_argument("--device", metavar="NAME", help="cpu, cuda … (default: the best there is)")
+        each.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+
+
+def minutes(text: str) -> float:
+    """ "90s", "10m", "1h" or "10" → minutes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90s, 10m or 1h")
+    return float(match[1]) * UNITS[match[2] or "m"]
+
+
+def run(args: argparse.Namespace) -> int:
+    from unclip.cli.generate import set_threads
+    from unclip.machine import pick_device
+
+    set_threads(args.threads)
+    action = {"train": train, "sample": sample, "report": report}[args.does]
+    return action(args, Path(args.out), pick_device(args.device))
+
+
+def chosen(names: list[str]) -> dict[str, Any]:
+    from unclip.recipes.lineage import SYSTEMS
+    from unclip.weights.config import unknown
+
+    for name in names:
+        if name not in SYSTEMS:
+            raise unknown(name, list(SYSTEMS), "system")
+    return {name: SYSTEMS[name] for name in names or SYSTEMS}
+
+
+def train(args: argparse.Namespace, out: Path, device: Any) -> int:
+    from unclip.train import budget
+
+    systems, failed = chosen(args.names), False
+    for name, (_, stages) in systems.items():
+        if name in budget.times(out):
+            note(f"{name}: done before")
+            continue
+        try:
+            budget.system(name, stages, Path(args.data), out, device, args.budget)
+        except UnclipError as e:
+            if e.code != 1 or len(systems) == 1:
+                raise
+            note(f"error: {e}")  # one that diverges does not stop the others
+            failed = True
+    print(out / "model")
+    return int(failed)
+
+
+def sample(args: argparse.Namespace, out: Path, device: Any) -> int:
+    import torch
+
+    from unclip.files import atomic
+    from unclip.pictures import grid
+
+    if args.n < 1 or args.seed < 0:
+        raise UnclipError(f"-n is {args.n} and --seed {args.seed}; they must be at least 1 and 0")
+    ((kind, _),) = chosen([args.name]).values()
+    system, prompts = kind.load(out / "model", device), [p for p in args.prompts for _ in range(args.n)]
+    if any(args.prompts) and not system.text:
+        note(f"{system.title} reads no captions: the prompt counts for nothing")
+    with torch.no_grad():
+        drawn = system.sample(prompts, range(args.seed, args.seed + len(prompts)))
+    with atomic(Path(args.output)) as path:
+        grid(drawn, columns=args.n).save(path, "PNG")
+    print(args.output)
+    return 0
+
+
+def report(args: argparse.Namespace, out: Path, device: Any) -> int:
+    from unclip.evaluate import page
+    from unclip.evaluate.judge import Judge
+    from unclip.evaluate.lineage import Held, guided, measure
+    from unclip.evaluate.shipped import DALLE2System
+    from unclip.train import budget
+    from unclip.weights import hub
+
+    held = Held.load(Path(args.data), Judge.load(None, hub.SHIPPED / "mini", device), args.pictures)
+    rows, sheets, noted, about = [], [], budget.times(out), {"space": held.judge.space, "pictures": args.pictures}
+    for name, (kind, _) in chosen([n for n in chosen([]) if n in noted]).items() if noted else ():
+        note(f"measuring {name}")
+        system = kind.load(out / "model", device)
+        row, sheet = measure(system, held, noted[name]["seconds"])
+        rows.append(row)
+        sheets.append(sheet)
+        if name == "adm":
+            about["guidance"] = guided(system, held)
+    if not rows:
+        raise UnclipError(f"{str(out)!r} holds no trained system; train some: unclip lineage train --out {out}")
+    note("measuring DALL·E 2")
+    row, sheet = measure(DALLE2System(device), held, None)
+    folder = Path(args.output or out / "report")
+    page.write([*rows, row], [*sheets, sheet], about, folder)
+    print(folder / "index.html")
+    return 0

@@ -1,0 +1,125 @@
+"""Every system of a lineage measured by the same judge on the same captions, a row each."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unclip.data.images import Corpus, compose
+from unclip.evaluate.alignment import Split, found
+from unclip.evaluate.distances import frechet, kernel, precision_recall
+from unclip.evaluate.judge import Judge, tensor
+from unclip.evaluate.probes import kinds, probe, subjects
+from unclip.lineage.adm import ADMSystem
+from unclip.lineage.palette import shrink
+from unclip.lineage.reader import enlarge
+from unclip.lineage.system import System
+from unclip.pictures import to_pil
+
+CAPTIONS = (
+    "red apple, noto emoji", "cat face, flat twitter emoji", "smiling face, flat vector emoji",
+    "red heart, noto emoji", "fox, glossy 3d emoji", "bird, flat twitter emoji", "sun, flat vector emoji",
+    "police car, noto emoji",
+)  # fmt: skip
+BATCH = 32
+BITS = 16  # pictures that the likelihood is taken of: it may cost a walk of the whole chain
+
+
+@dataclass
+class Held:
+    """What all are measured on: held-out pictures and their captions, and pictures to fit a probe to."""
+
+    split: Split
+    known: Corpus
+    judge: Judge
+
+    @classmethod
+    def load(cls, data: Path, judge: Judge, pictures: int, known: int = 1500) -> "Held":
+        split = Split.load(data, 64, "val", limit=pictures)
+        return cls(split, Corpus.load(data, 64, "train", core=True, limit=known), judge)
+
+    @property
+    def pictures(self) -> Tensor:
+        return tensor(self.split.pictures)
+
+
+@torch.no_grad()
+def measure(system: System, held: Held, seconds: float | None, seed: int = 0) -> tuple[dict[str, Any], Tensor]:
+    """A system's row, and the eight captions drawn by it (or what it makes of eight pictures) [8, 3, 64, 64]."""
+    size, real = system.size, held.pictures
+    row: dict[str, Any] = {
+        "system": system.title, "models": system.models, "size": size, "text": system.text, "training": seconds,
+        "parameters": sum(p.numel() for net in system.nets() for p in net.parameters()),
+    }  # fmt: skip
+    again = system.reconstruct(shrink(real, size))
+    if again is not None:
+        row["error"] = (again - shrink(real, size)).square().mean().item()
+    bits = system.bits(shrink(real[:BITS], size))
+    row["bits"] = None if bits is None else bits.mean().item()
+    row |= probed(system, held)
+    if not system.draws:
+        assert again is not None
+        return row, enlarge(system.reconstruct(shrink(real[:8], size)), 64)  # type: ignore[arg-type]
+    began = time.monotonic()
+    drawn = draw(system.sample, held.split.captions, held.split.seeds(seed))
+    row |= {"sampling": (time.monotonic() - began) / len(drawn), "calls": system.calls}
+    row |= judged(drawn, held, system.text)
+    return row, enlarge(system.sample(CAPTIONS, range(seed, seed + len(CAPTIONS))), 64)
+
+
+def draw(sample: Callable[..., Tensor], captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    """Pictures [N, 3, 64, 64], in batches."""
+    parts = [sample(captions[i : i + BATCH], seeds[i : i + BATCH]) for i in range(0, len(captions), BATCH)]
+    return enlarge(torch.cat(parts), 64)
+
+
+def judged(drawn: Tensor, held: Held, text: bool) -> dict[str, Any]:
+    """Distances, precision and recall in the judge's space; with text, how often it finds the caption among many."""
+    (fake, z), (real, _) = held.judge.look(to_pil(drawn)), held.judge.look(held.split.pictures)
+    precision, recall = precision_recall(fake, real)
+    row = {"frechet": frechet(fake, real), "kernel": kernel(fake, real)[0], "precision": precision, "recall": recall}
+    if text:
+        lists = held.split.questions()["caption"]
+        known = {line: i for i, line in enumerate(sorted({c for row in lists for c in row}))}
+        z_t = held.judge.read(list(known))
+        row["alignment"] = found(z, [z_t[[known[c] for c in row]] for row in lists]).double().mean().item()
+    return row
+
+
+def probed(system: System, held: Held) -> dict[str, float]:
+    """A linear probe on a system's features: the commonest keyword of unseen pictures, and their style."""
+    small = shrink(held.pictures, system.size)
+    if system.features(small[:1]) is None:
+        return {}
+    pictures = shrink(compose(held.known.images), system.size)
+    train = torch.cat([system.features(p) for p in pictures.split(64)])  # type: ignore[misc]
+    test, words = system.features(small), subjects(held.known.meta)
+    row = {}
+    for name, a, b in (
+        ("probe_subject", kinds(held.known.meta, words), kinds(held.split.metas, words)),
+        ("probe_style", *styles(held.known.meta, held.split.metas)),
+    ):
+        if (a >= 0).any() and (b >= 0).any():
+            row[name] = probe(train[a >= 0], a[a >= 0], test[b >= 0], b[b >= 0])  # type: ignore[index]
+    return row
+
+
+def styles(*metas: Sequence[dict[str, Any]]) -> tuple[Tensor, ...]:
+    names = sorted({m.get("style", "") for m in metas[0]})
+    return tuple(torch.tensor([names.index(m["style"]) if m.get("style") in names else -1 for m in ms]) for ms in metas)
+
+
+@torch.no_grad()
+def guided(system: ADMSystem, held: Held, scales: Sequence[float] = (0.0, 1.0, 3.0, 10.0)) -> list[dict[str, float]]:
+    """Classifier guidance: what the scale gives in fidelity and takes in diversity (ADM, figure 4)."""
+    rows, usual = [], system.scale
+    for scale in scales:
+        system.scale = scale
+        row = judged(draw(system.sample, held.split.captions, held.split.seeds(0)), held, False)
+        rows.append({"scale": scale, "precision": row["precision"], "recall": row["recall"]})
+    system.scale = usual
+    return rows

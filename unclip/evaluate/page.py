@@ -1,0 +1,91 @@
+"""The lineage's numbers and pictures as one page, in Markdown and HTML."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unclip.evaluate.lineage import CAPTIONS
+from unclip.files import atomic, write_bytes, write_json
+from unclip.pictures import grid
+
+COLUMNS = {
+    "system": ("system", "{}"), "models": ("what it models", "{}"), "size": ("px", "{}"),
+    "parameters": ("parameters", "{:,}"), "training": ("training, s", "{:.0f}"), "sampling": ("sampling, s", "{:.2f}"),
+    "calls": ("network calls", "{}"), "frechet": ("Fréchet", "{:.2f}"), "kernel": ("kernel", "{:.3f}"),
+    "precision": ("precision", "{:.2f}"), "recall": ("recall", "{:.2f}"), "alignment": ("recall@1", "{:.1%}"),
+    "bits": ("bits/dim", "{:.2f}"), "error": ("error", "{:.4f}"), "probe_subject": ("probe: subject", "{:.1%}"),
+    "probe_style": ("probe: style", "{:.1%}"),
+}  # fmt: skip
+NOTES = """\
+Fréchet and kernel distances are taken in the space of {space}; they are no FID and KID, and of so few pictures
+too high: compare a column with itself. precision and recall: k-nearest neighbours in the same space, fidelity and
+diversity. recall@1: how often the judge finds the caption among 32. bits/dim: of Image-GPT and PixelCNN for pictures of
+their palette, of diffusion a bound, of VQ-VAE a bound with a normal density. error: mean squared error of what is
+reconstructed, [−1, 1]. sampling: for one picture. {pictures} held-out pictures."""
+
+
+def write(rows: Sequence[dict[str, Any]], sheets: Sequence[Tensor], about: dict[str, Any], out: Path) -> None:
+    """OUT/lineage.png, report.md, index.html, results.json, and plots where matplotlib is there to draw them."""
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic(out / "lineage.png") as path:
+        grid(torch.cat(list(sheets)), columns=len(CAPTIONS)).save(path, "PNG")
+    plots = plot(rows, about.get("guidance", []), out)
+    captions = " · ".join(CAPTIONS)
+    order = ", ".join(row["system"] for row in rows)
+    notes = NOTES.format(space=about["space"], pictures=about["pictures"])
+    head, body = [title for title, _ in COLUMNS.values()], [cells(row) for row in rows]
+    bars = ["|" + "|".join(line) + "|" for line in (head, ["---"] * len(head), *body)]
+    parts = ["# The lineage of DALL·E 2, measured", "\n".join(bars), notes, f"Rows: {order}. Columns: {captions}.",
+             "![each system's eight pictures](lineage.png)", *(f"![{name}]({name})" for name in plots)]  # fmt: skip
+    write_bytes(out / "report.md", ("\n\n".join(parts) + "\n").encode())
+    write_bytes(out / "index.html", page(head, body, notes, order, captions, plots).encode())
+    write_json(out / "results.json", {"rows": list(rows), **about})
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    return ["–" if row.get(name) is None else form.format(row[name]) for name, (_, form) in COLUMNS.items()]
+
+
+def page(head: list[str], body: list[list[str]], notes: str, order: str, captions: str, plots: list[str]) -> str:
+    def line(tag: str, values: list[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(v)}</{tag}>" for v in values) + "</tr>"
+
+    pictures = "".join(f'<p><img src="{name}" alt="{name}"></p>' for name in ["lineage.png", *plots])
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>The lineage of DALL·E 2</title>
+<style>body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:80em;padding:0 1em}}
+table{{border-collapse:collapse}}td,th{{padding:.2em .6em;border-bottom:1px solid #ccc;text-align:left}}
+img{{max-width:100%}}</style>
+<h1>The lineage of DALL·E 2, measured</h1>
+<table>{line("th", head)}{"".join(line("td", row) for row in body)}</table>
+<p>{html.escape(notes)}</p><p>Rows: {html.escape(order)}. Columns: {html.escape(captions)}.</p>{pictures}</html>
+"""
+
+
+def plot(rows: Sequence[dict[str, Any]], guidance: Sequence[dict[str, float]], out: Path) -> list[str]:
+    """Fidelity against diversity of every system, and of ADM as its classifier's scale grows; their file names."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:  # the `report` extra; the page does without
+        return []
+    kinds = {"systems.png": [(r["recall"], r["precision"], r["system"]) for r in rows if "recall" in r],
+             "guidance.png": [(r["recall"], r["precision"], f"{r['scale']:g}") for r in guidance]}  # fmt: skip
+    made = []
+    for name, points in kinds.items():
+        if not points:
+            continue
+        figure = Figure(figsize=(6, 4.5), layout="tight")
+        axes = figure.subplots()
+        x, y, labels = zip(*points, strict=True)
+        axes.plot(x, y, "o-" if name == "guidance.png" else "o")
+        for point in zip(labels, zip(x, y, strict=True), strict=True):
+            axes.annotate(*point, xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set_xlabel("recall (diversity)")
+        axes.set_ylabel("precision (fidelity)")
+        with atomic(out / name) as path:
+            figure.savefig(path, dpi=110, format="png")
+        made.append(name)
+    return made

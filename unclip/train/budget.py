@@ -1,0 +1,62 @@
+"""Training to a budget of time: as many steps as fit, with the rate falling to zero over the last of them."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from unclip.errors import UnclipError
+from unclip.files import write_json
+from unclip.train.loop import train
+from unclip.train.recipe import Recipe
+from unclip.train.stages.lineage import corpus, unseen
+from unclip.train.state import checkpoints
+
+TIMES = "times.json"  # of a run: what each system took
+PROBE = 0.2  # share of the time that shows how many steps fit
+LEAST = 20  # steps; fewer draw nothing but noise
+
+
+def within(recipe: Recipe, data: Path, out: Path, device: torch.device, minutes: float) -> int:
+    """Train one stage for about `minutes`; the number of steps that made. Raises UnclipError when they are too few."""
+    endless = replace(recipe, train=replace(recipe.train, steps=10**9))
+    before = reached(out / recipe.name)
+    if not before:
+        train(endless, data, out, device, PROBE * minutes)
+        before = reached(out / recipe.name)
+    steps = round(before / PROBE)
+    if steps < LEAST:
+        raise UnclipError(
+            f"{recipe.name}: {minutes:.3g} minutes give {steps} steps on this machine, too few for a first sample; "
+            f"use a longer --budget", code=1,
+        )  # fmt: skip
+    train(replace(recipe, train=replace(recipe.train, steps=steps)), data, out, device, minutes)
+    return reached(out / recipe.name)
+
+
+def reached(folder: Path) -> int:
+    """Steps of the newest checkpoint."""
+    return next((int(path.name.removeprefix("step-")) for path in checkpoints(folder)), 0)
+
+
+def system(
+    name: str, stages: dict[Callable[[], Recipe], float], data: Path, out: Path, device: torch.device, minutes: float
+) -> None:
+    """Train the stages of a system, each in its share of the time; what they took is kept in OUT/times.json."""
+    noted = times(out)
+    settings = next(iter(stages))().data
+    corpus(data, settings), unseen(data, settings)  # reading them is no part of the budget
+    taken, began = {}, time.monotonic()
+    for make, share in stages.items():
+        recipe = make()
+        taken[recipe.name] = within(recipe, data, out, device, share * minutes)
+    noted[name] = {"seconds": time.monotonic() - began, "budget": 60 * minutes, "steps": taken}
+    write_json(out / TIMES, noted)
+
+
+def times(out: Path) -> dict:
+    path = out / TIMES
+    return json.loads(path.read_text()) if path.exists() else {}
