@@ -95,13 +95,55 @@ def test_an_empty_or_absent_negative_prompt_is_none(tiny):
     assert png(draw(tiny, negative_prompt=None).images[0]) == png(draw(tiny, negative_prompt="  ").images[0])
 
 
+@pytest.fixture(scope="module")
+def hasty(tiny):
+    """The tiny pipeline with its own decoder and upsampler for students: not one has learnt anything."""
+    students = {"decoder_fast": tiny.decoder, "upsampler_256_fast": tiny.upsampler}
+    return UnCLIP(tiny.tokenizer, tiny.clip, tiny.prior, tiny.decoder, tiny.upsampler, "hasty", students=students)
+
+
+def test_students_draw_in_few_calls_without_guidance(hasty, tmp_path):
+    told = []
+    result = draw(hasty, fast=2, callback=told.append)
+    assert [(p.stage, p.steps) for p in told[3:]] == [("decoder", 2)] * 2 + [("upsampler", 2)] * 2
+    assert (result.params["steps"], result.params["guidance"], result.params["upsampler_steps"]) == (2, 1.0, 2)
+    assert png(draw(hasty, fast=2, guidance=5.0).images[0]) == png(result.images[0])
+    assert png(draw(hasty, fast=2, sampler="renoise").images[0]) != png(result.images[0])
+    assert png(draw(hasty).images[0]) != png(result.images[0])
+    again = UnCLIP.from_pretrained(hasty.save_pretrained(tmp_path, torch.float32), device="cpu")
+    assert png(draw(again, fast=2).images[0]) == png(result.images[0])
+
+
+def test_a_student_walks_by_its_own_levels(hasty, monkeypatch):
+    """1000 and 500, as it has learnt: not 1000 and 1, the ends of an even spread."""
+    times, real = [], Decoder.forward
+
+    def forward(self, x, t, given):
+        times.append(t.tolist())
+        return real(self, x, t, given)
+
+    monkeypatch.setattr(Decoder, "forward", forward)
+    draw(hasty, size=16, fast=2)
+    assert times == [[999], [499]]
+
+
+def test_what_students_cannot_do(tiny, hasty):
+    with pytest.raises(UnclipError, match="'tiny' hold no few-step decoder; train it: unclip train mini.decoder_fast"):
+        draw(tiny, fast=4)
+    with pytest.raises(UnclipError, match="cannot go back to x_T"):
+        hasty.reconstruct(draw(tiny, size=16).images[0], fast=2, progress=False)
+    with pytest.raises(UnclipError, match="cannot steer away from a negative prompt"):
+        draw(hasty, fast=4, negative_prompt="blue")
+
+
 def test_what_comes_back(tiny):
     result = draw(tiny, n=2, negative_prompt="blue")
     assert [image.size for image in result.images] == [(64, 64)] * 2
     assert result.embeddings.shape == (2, 16)
     torch.testing.assert_close(result.embeddings.norm(dim=1), torch.ones(2))
     assert result.params == {"size": 64, "guidance": 2.0, "prior_guidance": 2.0, "best_of": 2, "sampler": "ddim",
-                             "upsampler_1024_steps": 4, "tile": None, "negative_prompt": "blue"} | FEW  # fmt: skip
+                             "upsampler_1024_steps": 4, "fast": 0, "tile": None,
+                             "negative_prompt": "blue"} | FEW  # fmt: skip
 
 
 def test_the_best_candidate_is_the_one_nearest_to_the_caption(tiny):

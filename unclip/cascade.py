@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from unclip.diffusion.draw import Draw
 from unclip.errors import UnclipError
 from unclip.models.upsampler import Upsampler
-from unclip.pictures import to_pil
+from unclip.pictures import flat, to_pil, to_tensor
 from unclip.pipeline import UnCLIP
 from unclip.settings import Callback, Reporter, Settings, check_whole
 from unclip.weights.config import from_dict
@@ -49,7 +48,7 @@ def upscale(
     check_whole("seed", seed, 0, 2**63 - 1)
     if unknown := set(skip) - {net.config.size for net in nets.values()}:
         raise UnclipError(f"no upsampler to {min(unknown)} to skip; these weights hold {sizes(nets)}")
-    image = image.convert("RGB")
+    image = flat(image)
     if start and start < max(image.size):
         image = image.resize(shape(image.size, start), Image.Resampling.BOX)
     way = route(nets, max(image.size), to, skip)
@@ -61,8 +60,7 @@ def upscale(
         for name, net, side in way:
             width, height = shape(extent, side)
             if net:
-                low = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(system.device) / 127.5 - 1
-                tell = partial(report, 0, name)
+                low, tell = to_tensor(image).to(system.device), partial(report, 0, name)
                 image = to_pil(system.upsample(low, Draw([seed], name), s, tell, net, (height, width)))[0]
             else:
                 image = image.resize((width, height), Image.Resampling.BICUBIC)

@@ -8,7 +8,7 @@ a `Levels` table, a network as `Denoiser`, guidance around it, a sampler's step.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,9 @@ from unclip import edit
 from unclip.diffusion.denoiser import Denoise, Estimate
 from unclip.diffusion.draw import Draw
 from unclip.diffusion.guidance import CFG, Clip
-from unclip.diffusion.levels import spread
+from unclip.diffusion.levels import spread, strides
 from unclip.diffusion.process import Process
-from unclip.diffusion.samplers import Randn, Step, ddim, ddpm, dpmpp_2m, dpmpp_sde, unipc, walk
+from unclip.diffusion.samplers import Randn, Step, ddim, ddpm, dpmpp_2m, dpmpp_sde, renoise, unipc, walk
 from unclip.errors import UnclipError
 from unclip.machine import keep_buffers, pick_device
 from unclip.models.clip import CLIP, CLIPConfig
@@ -39,9 +39,12 @@ from unclip.weights import hub
 from unclip.weights.checkpoint import load_module, save_module
 from unclip.weights.config import read_json
 
-STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde}
+STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde,
+                          "renoise": renoise}  # fmt: skip
 PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "decoder": (DecoderConfig, Decoder),
-         "upsampler_256": (UpsamplerConfig, Upsampler), "upsampler_1024": (UpsamplerConfig, Upsampler)}  # fmt: skip
+         "upsampler_256": (UpsamplerConfig, Upsampler), "upsampler_1024": (UpsamplerConfig, Upsampler),
+         "decoder_fast": (DecoderConfig, Decoder), "upsampler_256_fast": (UpsamplerConfig, Upsampler)}  # fmt: skip
+STUDENTS = ("decoder_fast", "upsampler_256_fast")
 TOKENIZER = Path("tokenizer") / "tokenizer.json"
 
 
@@ -49,11 +52,12 @@ class UnCLIP:
     """The whole system. `UnCLIP.from_pretrained("mini").generate("a red fox").images[0]`"""
 
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
-                 name: str = "unnamed", digest: str = "", upsampler_1024: Upsampler | None = None):  # fmt: skip
+                 name: str = "unnamed", digest: str = "", upsampler_1024: Upsampler | None = None,
+                 students: Mapping[str, Any] | None = None):  # fmt: skip
         check_fit(tokenizer, clip, prior, decoder, upsampler, upsampler_1024)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.clip, self.prior, self.decoder = clip, prior, decoder
-        self.upsampler, self.upsampler_1024 = upsampler, upsampler_1024
+        self.upsampler, self.upsampler_1024, self.students = upsampler, upsampler_1024, dict(students or {})
         self.to("cpu", torch.float32)
 
     # ---- from the caption to the picture ---------------------------------------------------------------------
@@ -92,7 +96,8 @@ class UnCLIP:
         """unit z_i [B, D] and a caption, or one for each → pictures [B, 3, 64, 64] in [−1, 1]."""
         denoise, given = self.guided(z_i, prompt, negative, s)
         x = draw((3, self.decoder.config.size, self.decoder.config.size)).to(self.device)
-        return self.sample(denoise, x, self.decoder.config.diffusion, s.steps, STEPS[s.sampler], draw.like, tell, given)
+        return self.sample(denoise, x, self.decoder.config.diffusion, s.steps, STEPS[s.sampler], draw.like, tell, given,
+                           few=bool(s.fast))  # fmt: skip
 
     def guided(
         self, z_i: Tensor, prompt: str | Sequence[str], negative: str, s: Settings, blind: bool = False
@@ -101,13 +106,14 @@ class UnCLIP:
 
         blind: z_i is not known, and its values do not matter.
         """
+        net = self.students["decoder_fast"] if s.fast else self.decoder
         n, halves = len(z_i), 1 if s.guidance == 1 else 2
         texts = [*[negative] * (halves - 1) * n, *each(prompt, n)]
-        tokens, _ = self.tokenizer.encode(texts, self.decoder.config.context)
+        tokens, _ = self.tokenizer.encode(texts, net.config.context)
         absent = torch.arange(len(texts), device=self.device) < len(texts) - n
         silent = torch.tensor([not text for text in texts], device=self.device)
-        given = self.decoder.condition(z_i.repeat(halves, 1), tokens.to(self.device), absent | blind, silent)
-        denoise = self.decoder.config.diffusion.denoiser(self.decoder)
+        given = net.condition(z_i.repeat(halves, 1), tokens.to(self.device), absent | blind, silent)
+        denoise = net.config.diffusion.denoiser(net)
         return Clip(CFG(denoise, s.guidance) if halves == 2 else denoise), given
 
     def upsample(
@@ -126,13 +132,14 @@ class UnCLIP:
         denoise = Clip(net.denoiser(s.tile))
         steps = s.upsampler_1024_steps if net is self.upsampler_1024 else s.upsampler_steps
         x = draw(given.shape[1:]).to(self.device)
-        x = self.sample(denoise, x, process, steps, ddim(), draw.like, tell, given)
+        few = net in self.students.values()
+        x = self.sample(denoise, x, process, steps, ddim(), draw.like, tell, given, few)
         return x[..., :height, :width]
 
     def sample(self, denoise: Denoise, x: Tensor, process: Process, steps: int, step: Step, randn: Randn, tell: "Tell",
-               given: object) -> Tensor:  # fmt: skip
-        """Walk from noise x to data in `steps` evenly spread steps."""
-        levels = process.levels().spaced(spread(process.T, steps))
+               given: object, few: bool = False) -> Tensor:  # fmt: skip
+        """Walk from noise x to data in `steps` evenly spread steps; with `few`, in those of a few-step student."""
+        levels = process.levels().spaced((strides if few else spread)(process.T, steps))
         if x.ndim == 4:
             x = x.to(memory_format=torch.channels_last)
         return self.follow(walk(denoise, x, levels.down(), step, randn, given=given), steps, tell)
@@ -174,7 +181,19 @@ class UnCLIP:
             raise UnclipError(f"size is {size}; these weights draw {' or '.join(map(str, self.sizes))}")
         for net in self.cascade(size).values():
             net.denoiser(request.settings.tile)  # says now what would fail once half is drawn
-        return replace(request, settings=replace(request.settings, size=size))
+        return replace(request, settings=self.hurried(replace(request.settings, size=size), request.negative))
+
+    def hurried(self, s: Settings, negative: str = "") -> Settings:
+        """With `fast`, the settings of the students' own: that many calls of each stage that has one, no guidance."""
+        if not s.fast:
+            return s
+        if "decoder_fast" not in self.students:
+            raise UnclipError(f"the weights {self.name!r} hold no few-step decoder; train it: unclip train "
+                              "mini.decoder_fast, or leave out fast")  # fmt: skip
+        if negative:
+            raise UnclipError("a few-step student cannot steer away from a negative prompt; leave out one of the two")
+        upsampler_steps = s.fast if "upsampler_256_fast" in self.students else s.upsampler_steps
+        return replace(s, steps=s.fast, guidance=1.0, upsampler_steps=upsampler_steps)
 
     @torch.inference_mode()
     def draw(self, request: Request, progress: bool = True) -> Iterator[tuple[Image.Image, Tensor]]:
@@ -182,6 +201,8 @@ class UnCLIP:
         s = request.settings
         assert s.size is not None, "the request is not fitted"
         cascade = self.cascade(s.size)
+        if s.fast and "upsampler" in cascade:
+            cascade["upsampler"] = self.students.get("upsampler_256_fast", cascade["upsampler"])
         stages = {"prior": s.prior_steps, "decoder": s.steps} | {name: getattr(s, f"{name}_steps") for name in cascade}
         with Reporter(request.callback, progress, len(request.seeds), sum(stages.values())) as report:
             # One by one: sums in a batch of another size may round differently, and a picture is its seed's alone.
@@ -258,7 +279,8 @@ class UnCLIP:
         digest = hub.verify(folder, index, [*names, TOKENIZER.parent.name])
         parts: dict[str, Any] = {name: load_module(folder / name, *PARTS[name])[0] for name in names}
         system = cls(Tokenizer.load(folder / TOKENIZER), parts["clip"], parts["prior"], parts["decoder"],
-                     parts.get("upsampler_256"), index["name"], digest, parts.get("upsampler_1024"))  # fmt: skip
+                     parts.get("upsampler_256"), index["name"], digest, parts.get("upsampler_1024"),
+                     {name: parts[name] for name in STUDENTS if name in parts})  # fmt: skip
         return system.to(pick_device(device), dtype)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> Path:
@@ -278,7 +300,7 @@ class UnCLIP:
     @property
     def parts(self) -> dict[str, Any]:
         nets = {"clip": self.clip, "prior": self.prior, "decoder": self.decoder, "upsampler_256": self.upsampler,
-                "upsampler_1024": self.upsampler_1024}  # fmt: skip
+                "upsampler_1024": self.upsampler_1024, **self.students}  # fmt: skip
         return {name: net for name, net in nets.items() if net is not None}
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "UnCLIP":
@@ -286,7 +308,7 @@ class UnCLIP:
         self.device, self.dtype = torch.device(device), dtype if dtype is not None else self.dtype
         for net in self.parts.values():
             net.to(self.device)
-        for net in (self.decoder, self.upsampler, self.upsampler_1024):
+        for net in (self.decoder, self.upsampler, self.upsampler_1024, *self.students.values()):
             if net is not None:
                 net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-SAMPLERS = ("ddim", "dpmpp_2m", "unipc", "ddpm", "dpmpp_sde")
+SAMPLERS = ("ddim", "dpmpp_2m", "unipc", "ddpm", "dpmpp_sde", "renoise")
 LONGEST = 4000  # characters of a prompt: with its metadata it fits every picture format
 DIFFUSERS = {"num_inference_steps": "steps", "guidance_scale": "guidance", "decoder_num_inference_steps": "steps",
              "decoder_guidance_scale": "guidance", "prior_num_inference_steps": "prior_steps",
@@ -31,6 +31,7 @@ class Settings:
     prior_guidance: float = 2.0
     upsampler_steps: int = 8  # 64 → 256
     upsampler_1024_steps: int = 4  # 256 → 1024
+    fast: int = 0  # few-step students draw in so many calls a stage, guidance within; 0 is none of them
     tile: int | None = None  # upsamplers see at most so many pixels a side at once: less memory, more time
     best_of: int = 2  # candidates for z_i; the one nearest to z_t is decoded (section 2.2)
     sampler: str = "ddim"
@@ -39,7 +40,7 @@ class Settings:
         for name, low, high in (
             ("steps", 1, 1000), ("prior_steps", 1, 1000), ("upsampler_steps", 1, 1000),
             ("upsampler_1024_steps", 1, 1000), ("best_of", 1, 64), ("guidance", 0, 100), ("prior_guidance", 0, 100),
-            ("tile", 16, 4096),
+            ("fast", 0, 1000), ("tile", 16, 4096),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not low <= value <= high:

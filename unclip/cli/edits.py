@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unclip.pipeline import UnCLIP
 
 FILMS = (".gif", ".webp")  # files that hold all frames
-USED = [name for name in SETTINGS if name != "sampler"]  # manipulations are DDIM's
+USED = [name for name in SETTINGS if name not in ("sampler", "fast")]  # manipulations are DDIM's, in many steps
 
 
 def add_options(

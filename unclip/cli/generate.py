@@ -27,6 +27,7 @@ SETTINGS = {
     "prior_guidance": (float, "X", "how strictly the prior keeps to the caption"),
     "upsampler_steps": (int, "N", "steps of the upsampler from 64 to 256"),
     "upsampler_1024_steps": (int, "N", "steps of the upsampler from 256 to 1024"),
+    "fast": (int, "N", "draw by few-step students, in N calls a stage, 1 to 8; guidance is within"),
     "tile": (int, "PIXELS", "side of what an upsampler sees at once: bounds the memory (default: the whole picture)"),
     "best_of": (int, "N", "picture embeddings drawn, of which the nearest to the caption is decoded"),
     "sampler": (str, "NAME", f"of the decoder: {', '.join(SAMPLERS)}"),

@@ -31,6 +31,7 @@ COMMANDS = {
     "probe": "show what each component of z_i holds",
     "grid": "put pictures on one sheet",
     "convert": "read a checkpoint of another project",
+    "upscale": "enlarge a picture of your own",
     "inspect": "say how a picture was made, or what weights hold",
     "train": "train a whole system, or one stage of it",
     "lineage": "train, draw with and compare DALL·E 2's ancestors",

@@ -47,7 +47,7 @@ def alignment(
     size = system.decoder.config.size
     if judge.size != size:
         raise UnclipError(f"judge {judge.name!r} looks at {judge.size} px, the decoder draws {size} px; name another")
-    settings = replace(settings, size=size)
+    settings = system.hurried(replace(settings, size=size))
     held = [Split.load(Path(data), size, name, limit=limit) for name in splits]
     made = {
         "weights": {"name": system.name, "digest": system.digest},
