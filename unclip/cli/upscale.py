@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.endswith("/") or (path.is_dir() and not path.suffix):
         path = path / f"{slug(Path(args.picture).stem)}-large.png"
     check_writable([path])
-    settings = {name: getattr(args, name) for name in USED if getattr(args, name) is not None}
+    settings: dict[str, Any] = {name: getattr(args, name) for name in USED if getattr(args, name) is not None}
     Settings(**settings)
 
     source, digest = read(args.picture)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     began, source = time.monotonic(), open_picture(source)
     options = {"to": args.to, "start": args.start, "skip": args.skip}
     image = upscale(system, source, seed=args.seed, progress=not args.quiet, **options, **settings)
-    request = Request([""], [args.seed], "", Settings(**settings | {"size": max(image.size)}))
+    request = Request([""], [args.seed], "", Settings(size=max(image.size), **settings))
     edit = {"verb": "upscale", "options": options, "sources": [digest]}
     record = system.record(request, 0) | {"edit": edit, "version": unclip.__version__}
     write(path, image, record, began, args)

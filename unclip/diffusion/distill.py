@@ -31,7 +31,8 @@ def shortcut(first: Denoise, second: Denoise, x: Tensor, at: Levels, mid: Levels
     Rows are batches [B]; conditions are bound to the denoisers.
     """
     there = mid.sigma == to.sigma  # `second` has nothing to do, and cannot be asked at data
-    late = Levels(*(torch.where(there, getattr(at, k), getattr(mid, k)) for k in ("alpha", "sigma", "t")))
+    alpha, sigma, t = (torch.where(there, getattr(at, k), getattr(mid, k)) for k in ("alpha", "sigma", "t"))
+    late = Levels(alpha, sigma, t)
     y = move(x, first(x, at).x0, at.like(x), mid.like(x))
     further = move(y, second(y, late).x0, late.like(x), to.like(x))
     y = torch.where(there.to(x.device).reshape(-1, *[1] * (x.ndim - 1)), y, further)

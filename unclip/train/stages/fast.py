@@ -77,6 +77,7 @@ class Pair(nn.Module):
 class FastStage(DiffusionStage):
     """Distils the network of an earlier stage of the same run. Subclasses say how it is given its conditions."""
 
+    net: Any  # a Pair
     lesson: Lesson
     round = 0
 
@@ -95,7 +96,7 @@ class FastStage(DiffusionStage):
         """x0 [B, ...] and what goes with it."""
         raise TypeError(f"{type(self).__name__} defines no conditions")
 
-    def denoise(self, net: nn.Module, seen: Any, guidance: float = 1.0) -> Denoise:
+    def denoise(self, net: Any, seen: Any, guidance: float = 1.0) -> Denoise:
         """The network as a denoiser with its conditions bound."""
         raise TypeError(f"{type(self).__name__} defines no denoiser")
 
@@ -130,7 +131,7 @@ class FastStage(DiffusionStage):
         return self.levels[i], self.levels[i - 1], self.levels[(i - 1) // length * length]
 
     @torch.no_grad()
-    def compare(self, net: nn.Module, x0: Tensor, seen: Any) -> tuple[Image.Image, dict[str, float]]:
+    def compare(self, net: Any, x0: Tensor, seen: Any) -> tuple[Image.Image, dict[str, float]]:
         """Rows: the teacher's walk, and the student's from the same noise; how far it is from it, and how far the
         teacher's own walk in as few steps would be."""
         full, few = self.lesson.steps, self.lesson.calls
@@ -148,12 +149,13 @@ class FastStage(DiffusionStage):
             pass
         return x
 
-    def export(self, net: nn.Module, model: Path, notes: dict[str, str]) -> None:
+    def export(self, net: Any, model: Path, notes: dict[str, str]) -> None:
         Stage.export(self, net.student, model, notes)
 
 
 class DecoderFastStage(FastStage, DecoderStage):
     recipe: DecoderFastRecipe
+    net: Any
 
     def __init__(self, recipe: DecoderFastRecipe, data: Path, model: Path, device: torch.device):
         super().__init__(recipe, data, model, device)
@@ -164,7 +166,7 @@ class DecoderFastStage(FastStage, DecoderStage):
         silent = torch.rand(len(ids), generator=g) < self.recipe.drop_text
         return batch.pictures, (z_i, ids.where(~silent[:, None].to(ids.device), 0))
 
-    def denoise(self, net: nn.Module, seen: Any, guidance: float = 1.0) -> Denoise:
+    def denoise(self, net: Any, seen: Any, guidance: float = 1.0) -> Denoise:
         z_i, ids = seen
         branches = 1 if guidance == 1 else 2
         absent = torch.arange(branches * len(ids), device=self.device) < (branches - 1) * len(ids)
@@ -173,13 +175,14 @@ class DecoderFastStage(FastStage, DecoderStage):
         return partial(CFG(denoise, guidance) if branches == 2 else denoise, given=given)
 
     @torch.no_grad()
-    def preview(self, net: nn.Module) -> tuple[Image.Image, dict[str, float]]:
+    def preview(self, net: Any) -> tuple[Image.Image, dict[str, float]]:
         z_i, ids = self.encoders.clip.encode_image(self.real), self.encoders.tokens(self.lines)
         return self.compare(net, self.real, (z_i, ids))
 
 
 class UpsamplerFastStage(FastStage, UpsamplerStage):
     recipe: UpsamplerFastRecipe
+    net: Any
 
     def __init__(self, recipe: UpsamplerFastRecipe, data: Path, model: Path, device: torch.device):
         super().__init__(recipe, data, device)
@@ -188,9 +191,9 @@ class UpsamplerFastStage(FastStage, UpsamplerStage):
     def seen(self, batch: Batch, g: torch.Generator) -> tuple[Tensor, Any]:
         return self.target(batch, g)
 
-    def denoise(self, net: nn.Module, seen: Any, guidance: float = 1.0) -> Denoise:
+    def denoise(self, net: Any, seen: Any, guidance: float = 1.0) -> Denoise:
         return partial(self.process.denoiser(net), given=seen)
 
     @torch.no_grad()
-    def preview(self, net: nn.Module) -> tuple[Image.Image, dict[str, float]]:
+    def preview(self, net: Any) -> tuple[Image.Image, dict[str, float]]:
         return self.compare(net, self.real, self.enlarge(F.avg_pool2d(self.real, self.factor)))
