@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     mixed = any(spec.dtype == "float32" for spec in file.schema.values())
     same = "float32" if mixed else usual(file.schema)
     dtype = getattr(torch, same if args.dtype == "same" else args.dtype)
-    net = fill(m, file.read, dtype)
+    net = fill(m, file.read, dtype, file.forget)
     save_module(args.folder, m.config, net.state_dict(), dtype, {"family": m.family.name, "member": m.member})
     note(f"{clean(args.source)}: {m.title}, used {used(file.schema, m)} of {len(file.schema)} keys")
     print(args.folder)

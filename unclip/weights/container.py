@@ -4,9 +4,11 @@ A tensor is described before it is read, and read from the mapped file when aske
 """
 
 import json
+import math
 import mmap
 import struct
 import zipfile
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from unclip.weights import pickles
 from unclip.weights.checkpoint import TYPES
 from unclip.weights.family import File, Schema, Spec
 from unclip.weights.pickles import Ref, flatten, judged
-from unclip.weights.tensorflow import INDEX_END, open_index
+from unclip.weights.tensorflow import INDEX_END, dropped, mapped, open_index
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number that torch.save once began with
 LARGEST_PICKLE = 16 << 20
@@ -42,9 +44,9 @@ def open_file(path: str | Path) -> File:
                 if tail == INDEX_END:
                     return open_index(path)
                 if head.startswith(b"PK"):
-                    return open_zip(f)
+                    return open_zip(f, mapped(path))
                 if head.startswith(LEGACY):
-                    return open_legacy(f)
+                    return open_legacy(mapped(path))
     except OSError as e:
         raise UnclipError(f"cannot read {name!r}: {e.strerror or e}") from e
     if head[:1] == b"\x80" or head[257:262] == b"ustar":
@@ -53,20 +55,27 @@ def open_file(path: str | Path) -> File:
 
 
 def open_safetensors(path: Path) -> File:
+    """The library judges the file; where each tensor lies is then read from its header."""
     try:
-        handle = safetensors.safe_open(path, "pt")
-        slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118
-        specs = {k: Spec(tuple(s.get_shape()), TYPES.get(s.get_dtype(), s.get_dtype())) for k, s in slices.items()}
-        return File(Schema(specs, handle.metadata()), handle.get_tensor)
+        with safetensors.safe_open(path, "pt") as handle:
+            about = handle.metadata()
+        memory = mapped(path)
     except OSError as e:
         raise UnclipError(f"cannot read {str(path)!r}: {e.strerror or e}") from e
     except safetensors.SafetensorError as e:
         raise UnclipError(f"{str(path)!r} is damaged, or no file of weights: {e}; fetch it again") from e
+    body = 8 + int.from_bytes(memory[:8], "little")
+    entries = {k: v for k, v in json.loads(memory[8:body]).items() if k != "__metadata__"}
+    specs = {k: Spec(tuple(v["shape"]), TYPES.get(v["dtype"], str(v["dtype"]))) for k, v in entries.items()}
 
+    def read(key: str) -> Tensor:
+        shape, kind = specs[key]
+        dtype, begin = getattr(torch, kind), body + entries[key]["data_offsets"][0]
+        if 0 in shape:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(memory, dtype=dtype, count=math.prod(shape), offset=begin).view(shape)
 
-def mapped(f: Any) -> mmap.mmap:
-    """The file as memory, paged in when looked at; what is written there stays private."""
-    return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
+    return File(Schema(specs, about), read, partial(dropped, memory))
 
 
 def described(refs: dict[str, Ref], places: dict[str, int], memory: mmap.mmap, about: dict[str, Any]) -> File:
@@ -83,7 +92,8 @@ def described(refs: dict[str, Ref], places: dict[str, int], memory: mmap.mmap, a
         flat = torch.frombuffer(memory, dtype=dtype, count=ref.storage.count, offset=places[ref.storage.key])
         return flat.as_strided(ref.shape, ref.stride, ref.offset)
 
-    return File(Schema({key: Spec(ref.shape, ref.storage.dtype) for key, ref in refs.items()}, about), read)
+    schema = Schema({key: Spec(ref.shape, ref.storage.dtype) for key, ref in refs.items()}, about)
+    return File(schema, read, partial(dropped, memory))
 
 
 def size(storage: pickles.Storage) -> int:
@@ -91,9 +101,8 @@ def size(storage: pickles.Storage) -> int:
     return storage.count * getattr(torch, storage.dtype).itemsize
 
 
-def open_zip(f: Any) -> File:
+def open_zip(f: Any, memory: mmap.mmap) -> File:
     """What torch.save writes, or torch.jit.save: a pickle and the numbers of each storage, all uncompressed."""
-    memory = mapped(f)
     try:
         entries = {entry.filename: entry for entry in zipfile.ZipFile(f).infolist()}
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as e:
@@ -131,9 +140,8 @@ def open_zip(f: Any) -> File:
     return described(refs, places, memory, {"torchscript": True} if script else {})
 
 
-def open_legacy(f: Any) -> File:
+def open_legacy(memory: mmap.mmap) -> File:
     """What torch.save wrote before version 1.6: five pickles, then the numbers of each storage after their count."""
-    memory = mapped(f)
     for _ in range(3):
         pickles.read(memory)  # a magic number, the version, and facts on the machine
     storages: dict[str, pickles.Storage] = {}

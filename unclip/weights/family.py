@@ -62,10 +62,14 @@ Read = Callable[[str], Tensor]
 
 
 class File(NamedTuple):
-    """What a file says of its tensors, and how to get one by its key: a view of the mapped file where it can be."""
+    """What a file says of its tensors, and how to get one by its key: a view of the mapped file.
+
+    `forget` gives back the memory of what was looked at: views stay, and are read again when needed.
+    """
 
     schema: Schema
     read: Read
+    forget: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)

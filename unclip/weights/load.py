@@ -1,6 +1,7 @@
 """From a file or folder of any known format to a network that computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,18 @@ def open_source(source: str | Path) -> File:
         files = {name: open_file(folder / name) for name in sorted(set(shards.values()))}
         specs = {key: spec for file in files.values() for key, spec in file.schema.items()}
         owner = {key: file for file in files.values() for key in file.schema}
-        return File(Schema(specs, about), lambda key: owner[key].read(key))
+        forget = partial(forget_all, list(files.values()))
+        return File(Schema(specs, about), lambda key: owner[key].read(key), forget)
     for name in NETWORKS:
         if (folder / name).is_file():
             file = open_file(folder / name)
-            return File(Schema(file.schema, file.schema.about | about), file.read)
+            return file._replace(schema=Schema(file.schema, file.schema.about | about))
     raise UnclipError(f"{str(folder)!r} holds none of {', '.join(NETWORKS)}; name the folder of one network, or a file")
+
+
+def forget_all(files: Iterable[File]) -> None:
+    for file in files:
+        file.forget()
 
 
 def fit(source: str | Path, family: str | None = None) -> tuple[Match, File]:
@@ -67,10 +74,15 @@ def load(
     if isinstance(kind, str) and kind in known:
         return load_module(source, *known[kind])[0].to(device, dtype)
     m, file = fit(source, family)
-    return fill(m, file.read, dtype).to(device)
+    return fill(m, file.read, dtype, file.forget).to(device)
 
 
-def fill(m: Match, read: Callable[[str], Tensor], dtype: torch.dtype = torch.float32) -> nn.Module:
+def fill(
+    m: Match,
+    read: Callable[[str], Tensor],
+    dtype: torch.dtype = torch.float32,
+    forget: Callable[[], object] = lambda: None,
+) -> nn.Module:
     """The matched network with its tensors, floating ones as `dtype`; `read` gives a tensor of theirs by its key.
 
     One tensor is worked on at a time: memory beyond the network's own is that of the largest.
@@ -82,5 +94,7 @@ def fill(m: Match, read: Callable[[str], Tensor], dtype: torch.dtype = torch.flo
         theirs = [read(key) for key in way.theirs]
         tensor = way.there(*theirs).reshape(shape) if theirs else way.there().expand(shape)
         state[ours] = aligned(tensor.to(kind).contiguous())
+        del tensor, theirs
+        forget()
     m.net.load_state_dict(state, assign=True)
     return m.net.requires_grad_(False).eval()

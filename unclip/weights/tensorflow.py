@@ -6,6 +6,7 @@ the fields that say this are read; the tensors are then views of the mapped shar
 
 import math
 import mmap
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -116,9 +117,20 @@ def open_index(path: Path) -> File:
             return torch.empty(spec.shape, dtype=dtype)
         return torch.frombuffer(memories[shard], dtype=dtype, count=count, offset=offset).view(spec.shape)
 
-    return File(Schema({key: e[0] for key, e in entries.items()}), read)
+    def forget() -> None:
+        for memory in memories.values():
+            dropped(memory)
+
+    return File(Schema({key: e[0] for key, e in entries.items()}), read, forget)
 
 
 def mapped(path: Path) -> mmap.mmap:
+    """A file as memory, paged in when looked at; what is written there stays private."""
     with open(path, "rb") as f:
         return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def dropped(memory: mmap.mmap) -> None:
+    """Give its pages back. Without it a mapped file counts as memory beside what was made of it."""
+    if hasattr(mmap, "MADV_DONTNEED") and sys.platform == "linux":
+        memory.madvise(mmap.MADV_DONTNEED)
