@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from unclip.models.clip import CLIPConfig
+from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
+from unclip.nn.unet import UNetConfig
 from unclip.pipeline import UnCLIP
 from unclip.train.recipe import DataConfig, TrainConfig
 from unclip.train.stages.clip import CLIPRecipe
@@ -48,6 +50,31 @@ def test_the_time_of_a_picture_is_shared_among_its_stages(script, weights):
     parts = [part.split() for part in shares.split(", ")]
     assert [stage for stage, _ in parts] == ["prior", "decoder"]
     assert sum(int(share.rstrip("%")) for _, share in parts) == pytest.approx(100, abs=1)
+
+
+def test_the_few_step_table(script, weights, corpus):
+    from unclip.evaluate.judge import Judge
+
+    system = UnCLIP.from_pretrained(weights)
+    system.students["decoder_fast"] = system.decoder
+    judge = Judge.load(None, weights, torch.device("cpu"))
+    rows = script("fewsteps").judged(system, judge, corpus, "compose", 32, [1, 2])
+    drawn = [("teacher", 25), ("teacher", 1), ("teacher", 2), ("student", 1), ("student", 2)]
+    assert [tuple(row[:2]) for row in rows] == drawn
+    assert all(0 <= row[2] <= 1 and row[5] > 0 for row in rows)
+    assert rows[0][3] in (1.0, "–")
+
+
+@pytest.mark.slow
+def test_the_cascade_table(script, weights, tmp_path):
+    folder = tmp_path / "w"
+    system = UnCLIP.from_pretrained(weights)
+    unet = UNetConfig(6, channels=(8,), depth=1, attention=(), patch=4, local=True)
+    system.upsampler = Upsampler(UpsamplerConfig(16, 64, unet=unet))
+    system.save_pretrained(folder)
+    ((whole, *_, none), (tile, seconds, peak, own, differs)) = script("cascade").measured(str(folder), 256, [0, 128], 1)
+    assert (whole, tile, none) == ("none", 128, 0)
+    assert seconds > 0 and peak > own >= 0 and differs <= 1
 
 
 def test_a_report_replaces_its_own_section_alone(script, tmp_path):
