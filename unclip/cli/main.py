@@ -35,6 +35,8 @@ COMMANDS = {
     "inspect": "say how a picture was made, or what weights hold",
     "train": "train a whole system, or one stage of it",
     "lineage": "train, draw with and compare DALL·E 2's ancestors",
+    "synthesize": "draw a corpus to train on, keeping what fits its captions",
+    "explore": "look for what the encoders learnt unasked",
     "evaluate": "measure how well pictures fit their captions",
     "data": "obtain training data",
     "doctor": "say what this machine offers and what is installed",
