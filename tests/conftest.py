@@ -23,6 +23,7 @@ def tiny():
     from unclip.models.clip import CLIP, CLIPConfig
     from unclip.models.decoder import Decoder, DecoderConfig
     from unclip.models.prior import Prior, PriorConfig
+    from unclip.models.prior_ar import PriorAR, PriorARConfig
     from unclip.models.tokenizer import Tokenizer
     from unclip.models.upsampler import Upsampler, UpsamplerConfig
     from unclip.nn.transformer import TransformerConfig
@@ -33,13 +34,18 @@ def tiny():
     tower, vocab = TransformerConfig(width=16, depth=1, heads=2), 300
     net = UNetConfig(out_channels=6, channels=(8, 8), depth=1, attention=(1,), head=8, context=16, patch=2, layout=2)
     clip = CLIP(CLIPConfig(16, 16, 8, tower, tower, vocab, context=16))
-    prior = Prior(PriorConfig(16, 16, 16, tower))
+    prior = Prior(PriorConfig(16, 16, 16, tower, measured=4))
     decoder = Decoder(DecoderConfig(16, 16, vocab, 16, 2, tower, net))
     upsampler = Upsampler(UpsamplerConfig(16, 64, unet=UNetConfig(6, channels=(8,), depth=1, attention=(), patch=4)))
     for part in (clip, prior, decoder, upsampler):
         for parameter in part.eval().requires_grad_(False).parameters():
             parameter += 0.1 * torch.randn(parameter.shape)  # layers that begin at zero would draw one grey picture
-    return UnCLIP(Tokenizer.train(["a red fox", "a blue cat"], vocab), clip, prior, decoder, upsampler, "tiny")
+    prior.error.fill_(0.3)
+    prior_ar = PriorAR(PriorARConfig(16, 16, 16, components=5, buckets=64, transformer=tower)).eval()
+    for parameter in prior_ar.requires_grad_(False).parameters():
+        parameter += 0.1 * torch.randn(parameter.shape)
+    tokenizer = Tokenizer.train(["a red fox", "a blue cat"], vocab)
+    return UnCLIP(tokenizer, clip, prior, decoder, upsampler, "tiny", prior_ar=prior_ar)
 
 
 @pytest.fixture(scope="session")

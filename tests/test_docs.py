@@ -59,13 +59,14 @@ def test_every_command_line_is_understood(name, line, monkeypatch, capsys):
         for text in seen[0].set:
             assert changed(recipes, *assignment(text)) != recipes
     if words[0] == "evaluate":
-        assert seen[0].measure == "alignment"
+        assert seen[0].measure in ("alignment", "prior")
 
 
 @pytest.mark.parametrize("name", TEXT)
 def test_every_option_named_in_a_sentence_exists(name, capsys):
     known = set()
-    for command in [[c] for c in COMMANDS] + [["evaluate", "alignment"], ["data", "illustrations"]]:
+    measures = [["evaluate", "alignment"], ["evaluate", "prior"]]
+    for command in [[c] for c in COMMANDS] + [*measures, ["data", "illustrations"]]:
         assert main([*command, "--help"]) == 0
         known |= set(re.findall(r"--[a-z_-]+", capsys.readouterr().out))
     known |= {"--help", "--version", "--debug"}
@@ -136,19 +137,22 @@ def test_the_sizes_are_those_of_the_recipes():
     from unclip.models.clip import CLIP
     from unclip.models.decoder import Decoder
     from unclip.models.prior import Prior
+    from unclip.models.prior_ar import PriorAR
     from unclip.models.upsampler import Upsampler
     from unclip.weights.checkpoint import Unfilled
 
-    builders = {"clip": CLIP, "judge": CLIP, "prior": Prior, "decoder": Decoder, "upsampler": Upsampler}
+    builders = {"clip": CLIP, "judge": CLIP, "prior": Prior, "prior_ar": PriorAR, "decoder": Decoder,
+                "upsampler": Upsampler, "upsampler_1024": Upsampler}  # fmt: skip
     table = rows(page("how-it-works"), "| | mini | small | paper |")
-    for row, stage in zip(table, ["clip", "prior", "decoder", "upsampler", "upsampler_1024", "judge"], strict=True):
+    stages = ["clip", "prior", "prior_ar", "decoder", "upsampler", "upsampler_1024", "judge"]
+    for row, stage in zip(table, stages, strict=True):
         for family, said in zip(["mini", "small", "paper"], row[1:], strict=True):
             make = getattr(import_module(f"unclip.recipes.{family}"), stage, None)
             if make is None:
                 assert said == "–", f"{family} has no {stage}"
                 continue
             with torch.device("meta"), Unfilled():
-                net = builders[stage.partition("_")[0]](make().model)
+                net = builders[stage](make().model)
             assert said == f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f}", f"{family}.{stage}"
 
 

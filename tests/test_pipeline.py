@@ -84,11 +84,65 @@ def test_threads_do_not_change_a_picture_of_the_shipped_size(tiny):
     "change",
     [{"prompt": "a blue cat"}, {"seed": 1}, {"negative_prompt": "blue"}, {"steps": 4}, {"guidance": 1.0},
      {"prior_steps": 4}, {"prior_guidance": 1.0}, {"upsampler_steps": 3}, {"best_of": 1}, {"sampler": "ddpm"},
-     {"sampler": "dpmpp_2m"}, {"size": 16}],
+     {"sampler": "dpmpp_2m"}, {"size": 16}, {"spacing": "karras"}, {"guidance_z": 3.0}, {"guidance_start": 0.5},
+     {"guidance_stop": 0.5}, {"guidance_rescale": 0.7}, {"threshold": 0.9}, {"prior": "ar"}, {"prior": "none"},
+     {"prior_sampler": "analytic"}, {"prior_sampler": "unipc"}],
     ids=str,
 )  # fmt: skip
 def test_every_setting_matters(tiny, change):
     assert png(draw(tiny, **change).images[0]) != png(draw(tiny).images[0])
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"temperature": 0.1}, {"top_p": 0.1}, {"prior_guidance": 1.0}], ids=str
+)
+def test_every_setting_of_the_other_prior_matters(tiny, change):
+    z_i = [draw(tiny, prior="ar", size=16, **c).embeddings for c in ({}, change)]
+    assert not torch.equal(*z_i)
+
+
+def test_without_a_prior_the_caption_is_decoded(tiny):
+    result = draw(tiny, ["a red fox", "a blue cat"], prior="none", size=16)
+    torch.testing.assert_close(result.embeddings, tiny.read(["a red fox", "a blue cat"])[2])
+
+
+def test_a_prior_that_the_weights_lack(tiny):
+    parts = {"clip": tiny.clip, "decoder": tiny.decoder, "upsampler": None}
+    bare = UnCLIP(tiny.tokenizer, prior=Prior(replace(tiny.prior.config, measured=0)), **parts)
+    with pytest.raises(UnclipError, match=r"hold no autoregressive prior; train it \(unclip train mini.prior_ar\)"):
+        draw(bare, prior="ar")
+    with pytest.raises(UnclipError, match="no analytic variance was measured; measure it"):
+        draw(bare, prior_sampler="analytic")
+    assert draw(bare, prior="none").images
+
+
+def test_branches_of_guidance(tiny):
+    """Scales of 1 are no guidance, and no branch runs for them; a scale for z_i makes three branches."""
+    z, calls = tiny.read(["a red fox"])[2], []
+    real = tiny.decoder.unet.forward
+
+    def counted(x, *rest):
+        calls.append(len(x))
+        return real(x, *rest)
+
+    def x0(**settings):
+        denoise, given = tiny.guided(z, "a red fox", "", Settings(**settings))
+        x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            return denoise(x, tiny.decoder.config.diffusion.levels()[500], given=given).x0
+
+    tiny.decoder.unet.forward = counted
+    try:
+        none, one, two = x0(guidance=1), x0(guidance=3), x0(guidance=3, guidance_z=2)
+        same = x0(guidance=1, guidance_z=1)
+        torch.testing.assert_close(none, same)
+        torch.testing.assert_close(x0(guidance=3, guidance_start=0.6), none)  # row 500 is half-way
+        torch.testing.assert_close(x0(guidance=3, guidance_start=0.4), one)
+        torch.testing.assert_close(x0(guidance=3, guidance_stop=0.4, guidance_z=2), none)
+    finally:
+        del tiny.decoder.unet.forward
+    assert calls == [1, 2, 3, 1, 1, 2, 1]
+    assert not torch.allclose(one, two)
 
 
 def test_an_empty_or_absent_negative_prompt_is_none(tiny):
@@ -142,8 +196,11 @@ def test_what_comes_back(tiny):
     assert result.embeddings.shape == (2, 16)
     torch.testing.assert_close(result.embeddings.norm(dim=1), torch.ones(2))
     assert result.params == {"size": 64, "guidance": 2.0, "prior_guidance": 2.0, "best_of": 2, "sampler": "ddim",
-                             "upsampler_1024_steps": 4, "fast": 0, "tile": None,
-                             "negative_prompt": "blue"} | FEW  # fmt: skip
+                             "upsampler_1024_steps": 4, "fast": 0, "tile": None, "negative_prompt": "blue",
+                             "spacing": "even",
+                             "guidance_z": None, "guidance_start": 0.0, "guidance_stop": 1.0, "guidance_rescale": 0.0,
+                             "threshold": None, "prior": "diffusion", "prior_sampler": "ddpm", "temperature": 1.0,
+                             "top_p": 1.0} | FEW  # fmt: skip
 
 
 def test_the_best_candidate_is_the_one_nearest_to_the_caption(tiny):
@@ -276,7 +333,7 @@ def test_saved_and_loaded_it_draws_the_same(tiny, tmp_path):
     assert png(draw(system).images[0]) == png(draw(tiny).images[0])
     assert system.name == "tiny"
     assert sorted(p.name for p in (tmp_path / "w").iterdir()) == [
-        "clip", "decoder", "model_index.json", "prior", "tokenizer", "upsampler_256",
+        "clip", "decoder", "model_index.json", "prior", "prior_ar", "tokenizer", "upsampler_256",
     ]  # fmt: skip
     again = UnCLIP.from_pretrained(system.save_pretrained(tmp_path / "again", torch.float32))
     assert again.digest == system.digest

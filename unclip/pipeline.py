@@ -21,16 +21,17 @@ from torch import Tensor
 
 from unclip import edit
 from unclip.diffusion.denoiser import Denoise, Estimate
-from unclip.diffusion.draw import Draw
-from unclip.diffusion.guidance import CFG, Clip
-from unclip.diffusion.levels import spread, strides
-from unclip.diffusion.process import Process
-from unclip.diffusion.samplers import Randn, Step, ddim, ddpm, dpmpp_2m, dpmpp_sde, renoise, unipc, walk
+from unclip.diffusion.draw import Draw, Several
+from unclip.diffusion.guidance import CFG, Clip, Interval, Rescale, Threshold, Unguided
+from unclip.diffusion.levels import Levels
+from unclip.diffusion.samplers import Randn, Step, analytic, ddim, ddpm, dpmpp_2m, dpmpp_sde, renoise, unipc, walk
 from unclip.errors import UnclipError
 from unclip.machine import keep_buffers, pick_device
 from unclip.models.clip import CLIP, CLIPConfig
 from unclip.models.decoder import Condition, Decoder, DecoderConfig
+from unclip.models.prefix import Prefix
 from unclip.models.prior import Prior, PriorConfig
+from unclip.models.prior_ar import PriorAR, PriorARConfig
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.pictures import to_pil
@@ -41,9 +42,10 @@ from unclip.weights.config import read_json
 
 STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde,
                           "renoise": renoise}  # fmt: skip
-PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "decoder": (DecoderConfig, Decoder),
-         "upsampler_256": (UpsamplerConfig, Upsampler), "upsampler_1024": (UpsamplerConfig, Upsampler),
-         "decoder_fast": (DecoderConfig, Decoder), "upsampler_256_fast": (UpsamplerConfig, Upsampler)}  # fmt: skip
+PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "prior_ar": (PriorARConfig, PriorAR),
+         "decoder": (DecoderConfig, Decoder), "upsampler_256": (UpsamplerConfig, Upsampler),
+         "upsampler_1024": (UpsamplerConfig, Upsampler), "decoder_fast": (DecoderConfig, Decoder),
+         "upsampler_256_fast": (UpsamplerConfig, Upsampler)}  # fmt: skip
 STUDENTS = ("decoder_fast", "upsampler_256_fast")
 TOKENIZER = Path("tokenizer") / "tokenizer.json"
 
@@ -53,10 +55,10 @@ class UnCLIP:
 
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
                  name: str = "unnamed", digest: str = "", upsampler_1024: Upsampler | None = None,
-                 students: Mapping[str, Any] | None = None):  # fmt: skip
-        check_fit(tokenizer, clip, prior, decoder, upsampler, upsampler_1024)
+                 students: Mapping[str, Any] | None = None, prior_ar: PriorAR | None = None):  # fmt: skip
+        check_fit(tokenizer, clip, prior, decoder, upsampler, upsampler_1024, prior_ar)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
-        self.clip, self.prior, self.decoder = clip, prior, decoder
+        self.clip, self.prior, self.prior_ar, self.decoder = clip, prior, prior_ar, decoder
         self.upsampler, self.upsampler_1024, self.students = upsampler, upsampler_1024, dict(students or {})
         self.to("cpu", torch.float32)
 
@@ -77,44 +79,89 @@ class UnCLIP:
         self, prompt: str | Sequence[str], negative: str, draw: Draw, s: Settings, tell: "Tell"
     ) -> Tensor:
         """A caption, or one for each generator of `draw` → unit z_i [B, D], the best of `best_of` candidates."""
-        n = len(draw.generators)
+        n, net = len(draw.generators), self.prior_of(s)
         tokens, text, z_t = self.read([*[negative] * n, *each(prompt, n)])
+        if net is None:
+            return z_t[n:]
         absent = (torch.arange(2 * n, device=self.device) < n) & (not negative)
-        given = self.prior.condition(text, z_t, tokens != 0, absent)
-        process, reach = self.prior.config.diffusion, self.prior.space.reach()
-        denoise = Clip(CFG(process.denoiser(self.prior), s.prior_guidance), -reach, reach)
-        noises = Several(draw, s.best_of)
-        x = noises((self.prior.config.embed,)).to(self.device)
-        x = self.sample(denoise, x, process, s.prior_steps, ddpm, noises.like, tell, given)
-        candidates = self.prior.space.leave(x).unflatten(0, (-1, s.best_of))
+        given, noises = net.condition(text, z_t, tokens != 0, absent), Several(draw, s.best_of)
+        if isinstance(net, Prior):
+            z_i = self.denoised(net, given, noises, s, tell)
+        else:
+            z_i = self.spelt(net, given, noises, s, tell)
+        candidates = z_i.unflatten(0, (-1, s.best_of))
         best = (candidates @ z_t[n:, :, None])[..., 0].argmax(dim=1)
         return candidates[torch.arange(len(best)), best]
+
+    def prior_of(self, s: Settings) -> Prior | PriorAR | None:
+        """The network that the settings ask for. Raises UnclipError where the weights lack it."""
+        if s.prior == "none":
+            return None
+        if s.prior == "ar" and self.prior_ar is None:
+            raise UnclipError(f"the weights {self.name!r} hold no autoregressive prior; train it (unclip train "
+                              "mini.prior_ar) or choose the prior diffusion or none")  # fmt: skip
+        if s.prior == "diffusion" and s.prior_sampler == "analytic" and not self.prior.config.measured:
+            raise UnclipError(f"for the weights {self.name!r} no analytic variance was measured; measure it (unclip "
+                              "evaluate prior --store-variance) or choose another prior_sampler")  # fmt: skip
+        return self.prior_ar if s.prior == "ar" else self.prior
+
+    def prior_calls(self, s: Settings) -> int:
+        """How often the prior's network runs for a picture."""
+        net = self.prior_of(s)
+        return 0 if net is None else s.prior_steps if isinstance(net, Prior) else 1 + net.config.components
+
+    def denoised(self, net: Prior, given: Prefix, noises: Several, s: Settings, tell: "Tell") -> Tensor:
+        """Unit z_i by the diffusion prior, `best_of` for each caption."""
+        process, reach = net.config.diffusion, net.space.reach()
+        denoise = Clip(CFG(process.denoiser(net), s.prior_guidance), -reach, reach)
+        step = analytic(net.variance()) if s.prior_sampler == "analytic" else STEPS[s.prior_sampler]
+        x = noises((net.config.embed,)).to(self.device)
+        return net.space.leave(self.sample(denoise, x, process.spaced(s.prior_steps), step, noises.like, tell, given))
+
+    def spelt(self, net: PriorAR, given: Prefix, noises: Several, s: Settings, tell: "Tell") -> Tensor:
+        """Unit z_i by the autoregressive prior, `best_of` for each caption."""
+        u = torch.special.ndtr(noises((1 + net.config.components,)).double()).to(self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            for i, codes in enumerate(net.sample(given, u, s.prior_guidance, s.temperature, s.top_p), 1):
+                z_i = net.space.leave(codes)
+                tell(i, u.shape[1], z_i)
+        return z_i
 
     def decode(
         self, z_i: Tensor, prompt: str | Sequence[str], negative: str, draw: Draw, s: Settings, tell: "Tell"
     ) -> Tensor:
         """unit z_i [B, D] and a caption, or one for each → pictures [B, 3, 64, 64] in [−1, 1]."""
         denoise, given = self.guided(z_i, prompt, negative, s)
+        levels = self.decoder.config.diffusion.spaced(s.steps, "strides" if s.fast else s.spacing)
         x = draw((3, self.decoder.config.size, self.decoder.config.size)).to(self.device)
-        return self.sample(denoise, x, self.decoder.config.diffusion, s.steps, STEPS[s.sampler], draw.like, tell, given,
-                           few=bool(s.fast))  # fmt: skip
+        return self.sample(denoise, x, levels, STEPS[s.sampler], draw.like, tell, given)
 
     def guided(
         self, z_i: Tensor, prompt: str | Sequence[str], negative: str, s: Settings, blind: bool = False
     ) -> tuple[Denoise, Condition]:
         """The decoder with its guidance, and its condition: unit z_i [B, D] and a caption, '' being none, for each.
 
-        blind: z_i is not known, and its values do not matter.
+        The branches of guidance: neither z_i nor caption; with a scale of its own for z_i, z_i alone; then both. The
+        negative prompt stands where no caption does. blind: z_i is not known, and its values do not matter.
         """
+        scales = [s.guidance] if s.guidance_z is None else [s.guidance_z, s.guidance]
+        scales = scales if any(scale != 1 for scale in scales) else []
         net = self.students["decoder_fast"] if s.fast else self.decoder
-        n, halves = len(z_i), 1 if s.guidance == 1 else 2
-        texts = [*[negative] * (halves - 1) * n, *each(prompt, n)]
+        n, branches, process = len(z_i), 1 + len(scales), net.config.diffusion
+        texts = [*[negative] * len(scales) * n, *each(prompt, n)]
         tokens, _ = self.tokenizer.encode(texts, net.config.context)
-        absent = torch.arange(len(texts), device=self.device) < len(texts) - n
-        silent = torch.tensor([not text for text in texts], device=self.device)
-        given = net.condition(z_i.repeat(halves, 1), tokens.to(self.device), absent | blind, silent)
-        denoise = net.config.diffusion.denoiser(net)
-        return Clip(CFG(denoise, s.guidance) if halves == 2 else denoise), given
+        no_z_i = torch.arange(len(texts), device=self.device) < n * min(len(scales), 1)
+        no_text = torch.tensor([not text for text in texts], device=self.device)
+        given = net.condition(z_i.repeat(branches, 1), tokens.to(self.device), no_z_i | blind, no_text)
+        denoise = plain = process.denoiser(net)
+        if scales:
+            denoise = CFG(denoise, *scales)
+            if s.guidance_rescale:
+                denoise = Rescale(denoise, s.guidance_rescale)
+            if (s.guidance_start, s.guidance_stop) != (0, 1):
+                first, last = (process.T * (1 - share) for share in (s.guidance_stop, s.guidance_start))
+                denoise = Interval(denoise, Unguided(plain, branches), first, last)
+        return Threshold(denoise, s.threshold) if s.threshold is not None else Clip(denoise), given
 
     def upsample(
         self, low: Tensor, draw: Draw, s: Settings, tell: "Tell", net: Upsampler | None = None,
@@ -126,23 +173,22 @@ class UnCLIP:
         """
         net = net or self.upsampler
         assert net is not None
-        process, given = net.config.diffusion, net.condition(low, size)
+        given = net.condition(low, size)
         height, width = given.shape[2:]
         given = F.pad(given, (0, -width % net.config.unet.grain, 0, -height % net.config.unet.grain), "replicate")
         denoise = Clip(net.denoiser(s.tile))
         steps = s.upsampler_1024_steps if net is self.upsampler_1024 else s.upsampler_steps
         x = draw(given.shape[1:]).to(self.device)
-        few = net in self.students.values()
-        x = self.sample(denoise, x, process, steps, ddim(), draw.like, tell, given, few)
+        levels = net.config.diffusion.spaced(steps, "strides" if net in self.students.values() else "even")
+        x = self.sample(denoise, x, levels, ddim(), draw.like, tell, given)
         return x[..., :height, :width]
 
-    def sample(self, denoise: Denoise, x: Tensor, process: Process, steps: int, step: Step, randn: Randn, tell: "Tell",
-               given: object, few: bool = False) -> Tensor:  # fmt: skip
-        """Walk from noise x to data in `steps` evenly spread steps; with `few`, in those of a few-step student."""
-        levels = process.levels().spaced((strides if few else spread)(process.T, steps))
+    def sample(self, denoise: Denoise, x: Tensor, levels: Levels, step: Step, randn: Randn, tell: "Tell",
+               given: object) -> Tensor:  # fmt: skip
+        """Walk from noise x down the levels to data."""
         if x.ndim == 4:
             x = x.to(memory_format=torch.channels_last)
-        return self.follow(walk(denoise, x, levels.down(), step, randn, given=given), steps, tell)
+        return self.follow(walk(denoise, x, levels.down(), step, randn, given=given), len(levels) - 1, tell)
 
     def follow(self, walking: Iterator[tuple[Tensor, Estimate]], steps: int, tell: "Tell") -> Tensor:
         """The end of a walk of so many steps, each told of."""
@@ -179,6 +225,7 @@ class UnCLIP:
         size = request.settings.size or self.sizes[:2][-1]
         if size not in self.sizes:
             raise UnclipError(f"size is {size}; these weights draw {' or '.join(map(str, self.sizes))}")
+        self.prior_of(request.settings)
         for net in self.cascade(size).values():
             net.denoiser(request.settings.tile)  # says now what would fail once half is drawn
         return replace(request, settings=self.hurried(replace(request.settings, size=size), request.negative))
@@ -203,7 +250,8 @@ class UnCLIP:
         cascade = self.cascade(s.size)
         if s.fast and "upsampler" in cascade:
             cascade["upsampler"] = self.students.get("upsampler_256_fast", cascade["upsampler"])
-        stages = {"prior": s.prior_steps, "decoder": s.steps} | {name: getattr(s, f"{name}_steps") for name in cascade}
+        stages = {"prior": self.prior_calls(s), "decoder": s.steps}
+        stages |= {name: getattr(s, f"{name}_steps") for name in cascade}
         with Reporter(request.callback, progress, len(request.seeds), sum(stages.values())) as report:
             # One by one: sums in a batch of another size may round differently, and a picture is its seed's alone.
             for i, (prompt, seed) in enumerate(zip(request.prompts, request.seeds, strict=True)):
@@ -280,7 +328,8 @@ class UnCLIP:
         parts: dict[str, Any] = {name: load_module(folder / name, *PARTS[name])[0] for name in names}
         system = cls(Tokenizer.load(folder / TOKENIZER), parts["clip"], parts["prior"], parts["decoder"],
                      parts.get("upsampler_256"), index["name"], digest, parts.get("upsampler_1024"),
-                     {name: parts[name] for name in STUDENTS if name in parts})  # fmt: skip
+                     {name: parts[name] for name in STUDENTS if name in parts},
+                     parts.get("prior_ar"))  # fmt: skip
         return system.to(pick_device(device), dtype)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> Path:
@@ -299,8 +348,9 @@ class UnCLIP:
 
     @property
     def parts(self) -> dict[str, Any]:
-        nets = {"clip": self.clip, "prior": self.prior, "decoder": self.decoder, "upsampler_256": self.upsampler,
-                "upsampler_1024": self.upsampler_1024, **self.students}  # fmt: skip
+        nets = {"clip": self.clip, "prior": self.prior, "prior_ar": self.prior_ar, "decoder": self.decoder,
+                "upsampler_256": self.upsampler, "upsampler_1024": self.upsampler_1024,
+                **self.students}  # fmt: skip
         return {name: net for name, net in nets.items() if net is not None}
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "UnCLIP":
@@ -324,27 +374,15 @@ def each(prompt: str | Sequence[str], n: int) -> list[str]:
     return [prompt] * n if isinstance(prompt, str) else list(prompt)
 
 
-class Several:
-    """Noise for `times` candidates of each image, all from the image's own generator."""
-
-    def __init__(self, draw: Draw, times: int):
-        self.draw, self.times = draw, times
-
-    def __call__(self, shape: Sequence[int]) -> Tensor:
-        return self.draw((self.times, *shape)).flatten(0, 1)
-
-    def like(self, x: Tensor) -> Tensor:
-        return self(x.shape[1:]).to(x)
-
-
 def check_fit(tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
-              upsampler_1024: Upsampler | None) -> None:  # fmt: skip
+              upsampler_1024: Upsampler | None, prior_ar: PriorAR | None) -> None:  # fmt: skip
     """Parts that were not trained together would draw noise without a word."""
-    c, p, d = clip.config, prior.config, decoder.config
+    c, d = clip.config, decoder.config
+    priors = {"prior": prior.config} | ({"prior_ar": prior_ar.config} if prior_ar else {})
     agree = {
-        "embedding spaces": {"clip": c.embed, "prior": p.embed, "decoder": d.embed},
-        "widths of encoded text": {"clip": c.text.width, "prior": p.text},
-        "caption lengths": {"clip": c.context, "prior": p.context},
+        "embedding spaces": {"clip": c.embed, "decoder": d.embed} | {name: p.embed for name, p in priors.items()},
+        "widths of encoded text": {"clip": c.text.width} | {name: p.text for name, p in priors.items()},
+        "caption lengths": {"clip": c.context} | {name: p.context for name, p in priors.items()},
         "vocabularies": {"clip": c.vocab, "decoder": d.vocab},
         "end tokens": {"tokenizer": tokenizer.end, "clip": c.end},
         "small pictures": {"decoder": d.size} | ({"upsampler": upsampler.config.low} if upsampler else {}),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLERS = ("ddim", "dpmpp_2m", "unipc", "ddpm", "dpmpp_sde", "renoise")
+CHOICES = {"prior": ("diffusion", "ar", "none"), "prior_sampler": (*SAMPLERS, "analytic"), "sampler": SAMPLERS,
+           "spacing": ("even", "karras")}  # fmt: skip
 LONGEST = 4000  # characters of a prompt: with its metadata it fits every picture format
 DIFFUSERS = {"num_inference_steps": "steps", "guidance_scale": "guidance", "decoder_num_inference_steps": "steps",
              "decoder_guidance_scale": "guidance", "prior_num_inference_steps": "prior_steps",
@@ -35,18 +37,33 @@ class Settings:
     tile: int | None = None  # upsamplers see at most so many pixels a side at once: less memory, more time
     best_of: int = 2  # candidates for z_i; the one nearest to z_t is decoded (section 2.2)
     sampler: str = "ddim"
+    spacing: str = "even"  # of the decoder's steps
+    guidance_z: float | None = None  # of z_i alone; `guidance` is then that of the caption
+    guidance_start: float = 0.0  # guided from this share of the decoder's way from noise to picture …
+    guidance_stop: float = 1.0  # … to this
+    guidance_rescale: float = 0.0  # share of the contrast added by guidance that is taken back
+    threshold: float | None = None  # dynamic thresholding at this quantile; None clips at the picture's range
+    prior: str = "diffusion"  # none decodes z_t as if it were z_i
+    prior_sampler: str = "ddpm"  # of the diffusion prior
+    temperature: float = 1.0  # of the autoregressive prior, as top_p
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("steps", 1, 1000), ("prior_steps", 1, 1000), ("upsampler_steps", 1, 1000),
             ("upsampler_1024_steps", 1, 1000), ("best_of", 1, 64), ("guidance", 0, 100), ("prior_guidance", 0, 100),
-            ("fast", 0, 1000), ("tile", 16, 4096),
+            ("fast", 0, 1000), ("tile", 16, 4096), ("guidance_z", 0, 100),
+            ("guidance_start", 0, 1), ("guidance_stop", 0, 1),
+            ("guidance_rescale", 0, 1), ("threshold", 0, 1), ("temperature", 0.01, 10), ("top_p", 0.01, 1),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UnclipError(f"{name} is {value}; it must be from {low} to {high}")
-        if self.sampler not in SAMPLERS:
-            raise unknown(self.sampler, list(SAMPLERS), "sampler")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown(getattr(self, name), list(choices), name)
+        if self.guidance_start > self.guidance_stop:
+            raise UnclipError(f"guidance_start, {self.guidance_start}, is after guidance_stop, {self.guidance_stop}")
 
 
 @dataclass(frozen=True)

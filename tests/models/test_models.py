@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from unclip.models.clip import CLIP, CLIPConfig
 from unclip.models.decoder import Decoder, DecoderConfig
 from unclip.models.prior import Prior, PriorConfig, Space
+from unclip.models.prior_ar import PriorAR, PriorARConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.nn.attention import causal
 from unclip.nn.transformer import TransformerConfig
@@ -181,7 +182,8 @@ def test_upsampler_adds_to_the_enlarged_picture():
 
 
 def build(recipe) -> torch.nn.Module:
-    kinds = {CLIPConfig: CLIP, PriorConfig: Prior, DecoderConfig: Decoder, UpsamplerConfig: Upsampler}
+    kinds = {CLIPConfig: CLIP, PriorConfig: Prior, PriorARConfig: PriorAR, DecoderConfig: Decoder,
+             UpsamplerConfig: Upsampler}  # fmt: skip
     with torch.device("meta"):
         return kinds[type(recipe.model)](recipe.model)
 
@@ -196,6 +198,7 @@ def test_paper_sizes():
     assert millions(paper.upsampler()) == pytest.approx(700, rel=0.05)
     assert millions(paper.upsampler_1024()) == pytest.approx(300, rel=0.07)
     assert millions(paper.prior()) == pytest.approx(1000, rel=0.25)
+    assert millions(paper.prior_ar()) == pytest.approx(1000, rel=0.25)
 
 
 @pytest.mark.parametrize("recipes", [mini, small])

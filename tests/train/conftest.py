@@ -12,6 +12,7 @@ from unclip.data import shards
 from unclip.models.clip import CLIPConfig
 from unclip.models.decoder import DecoderConfig
 from unclip.models.prior import PriorConfig
+from unclip.models.prior_ar import PriorARConfig
 from unclip.models.upsampler import UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
@@ -21,6 +22,7 @@ from unclip.train.stages.clip import CLIPRecipe
 from unclip.train.stages.decoder import DecoderRecipe
 from unclip.train.stages.fast import DecoderFastRecipe, Lesson, UpsamplerFastRecipe
 from unclip.train.stages.prior import PriorRecipe
+from unclip.train.stages.prior_ar import PriorARRecipe
 from unclip.train.stages.upsampler import UpsamplerRecipe
 
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 80, 220), "black": (0, 0, 0)}
@@ -69,6 +71,9 @@ def recipes() -> dict:
     return {
         "clip": CLIPRecipe("clip", CLIPConfig(16, 16, 4, TOWER, TOWER, 400, 16), QUICK, SMALL),
         "prior": PriorRecipe("prior", PriorConfig(16, 16, 16, TransformerConfig(16, 1, 2, 0.1)), QUICK, SMALL),
+        "prior_ar": PriorARRecipe(
+            "prior_ar", PriorARConfig(16, 16, 16, 0, 64, TransformerConfig(16, 1, 2, 0.1)), QUICK, SMALL
+        ),
         "decoder": DecoderRecipe("decoder", decoder, QUICK, SMALL),
         "muon": DecoderRecipe("decoder", decoder, replace(QUICK, optimiser="muon"), SMALL),
         "upsampler": UpsamplerRecipe("upsampler_64", upsampler, QUICK, DataConfig(size=64)),

@@ -56,7 +56,7 @@ def stop_after(monkeypatch, steps: int) -> None:
     monkeypatch.setattr(loop.EMA, "update", update)
 
 
-@pytest.mark.parametrize("name", ["clip", "prior", "decoder", "muon", "upsampler", "crops"])
+@pytest.mark.parametrize("name", ["clip", "prior", "prior_ar", "decoder", "muon", "upsampler", "crops"])
 def test_resuming_is_exact(name, data, recipes, clip_run, tmp_path, monkeypatch):
     recipe, whole, broken = recipes[name], clip_run, tmp_path / "broken"
     train(recipe, data, whole, CPU)

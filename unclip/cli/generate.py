@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import unclip
 from unclip.cli.console import warn
 from unclip.errors import UnclipError
-from unclip.settings import SAMPLERS, Progress, Request, Settings, check_whole
+from unclip.settings import CHOICES, Progress, Request, Settings, check_whole
 
 if TYPE_CHECKING:
     from unclip.pipeline import UnCLIP
@@ -30,7 +30,17 @@ SETTINGS = {
     "fast": (int, "N", "draw by few-step students, in N calls a stage, 1 to 8; guidance is within"),
     "tile": (int, "PIXELS", "side of what an upsampler sees at once: bounds the memory (default: the whole picture)"),
     "best_of": (int, "N", "picture embeddings drawn, of which the nearest to the caption is decoded"),
-    "sampler": (str, "NAME", f"of the decoder: {', '.join(SAMPLERS)}"),
+    "sampler": (str, "NAME", f"of the decoder: {', '.join(CHOICES['sampler'])}"),
+    "spacing": (str, "NAME", f"of the decoder's steps: {', '.join(CHOICES['spacing'])}"),
+    "guidance_z": (float, "X", "a scale for z_i alone, --guidance being the caption's (default: one for both)"),
+    "guidance_start": (float, "X", "guide the decoder from this share of its way"),
+    "guidance_stop": (float, "X", "guide the decoder up to this share of its way"),
+    "guidance_rescale": (float, "X", "share of the contrast added by guidance that is taken back"),
+    "threshold": (float, "X", "dynamic thresholding at this quantile, as 0.995 (default: none)"),
+    "prior": (str, "NAME", f"{', '.join(CHOICES['prior'])}; none decodes the caption's own embedding"),
+    "prior_sampler": (str, "NAME", f"of the diffusion prior: {', '.join(CHOICES['prior_sampler'])}"),
+    "temperature": (float, "X", "of the autoregressive prior: below 1 the likelier"),
+    "top_p": (float, "X", "the autoregressive prior draws from the likeliest that make up so much"),
 }
 
 

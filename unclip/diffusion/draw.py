@@ -41,3 +41,16 @@ class Draw:
         if len(x) != len(self.generators):
             raise UnclipError(f"a batch of {len(x)} needs as many seeds, not {len(self.generators)}")
         return self(x.shape[1:]).to(x)
+
+
+class Several:
+    """Noise for `times` candidates of each image, all from the image's own generator."""
+
+    def __init__(self, draw: Draw, times: int):
+        self.draw, self.times = draw, times
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        return self.draw((self.times, *shape)).flatten(0, 1)
+
+    def like(self, x: Tensor) -> Tensor:
+        return self(x.shape[1:]).to(x)

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from unclip.diffusion.denoiser import Denoiser, capped, min_snr, uniform
-from unclip.diffusion.levels import Levels, cosine, linear
+from unclip.diffusion.levels import Levels, cosine, karras, linear, spread, strides
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,14 @@ class Process:
     def levels(self) -> Levels:
         levels = Levels.from_betas(cosine(self.T) if self.schedule == "cosine" else linear(self.T, *self.betas))
         return replace(levels, t=levels.t * 1000 / self.T) if self.rescale else levels
+
+    def spaced(self, steps: int, spacing: str = "even") -> Levels:
+        """The chain to sample along: `steps` of its rows, "even" in time, spaced as EDM's ("karras"), or those that
+        few-step students are taught ("strides")."""
+        levels = self.levels()
+        if spacing == "karras":
+            return levels.spaced(karras(levels, steps))
+        return levels.spaced((strides if spacing == "strides" else spread)(self.T, steps))
 
     def weight(self) -> Callable:
         if self.cap:

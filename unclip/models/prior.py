@@ -1,14 +1,16 @@
 """The diffusion prior P(z_i | y): a causal Transformer that denoises z_i given a caption (DALL·E 2, section 2.2)."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unclip.diffusion.draw import Draw
+from unclip.diffusion.levels import mix, spread
 from unclip.diffusion.process import Process
-from unclip.nn.attention import KV, causal
+from unclip.models.prefix import Prefix, Prefixed
+from unclip.nn.attention import causal
 from unclip.nn.embed import TimeEmbedding
 from unclip.nn.transformer import Transformer, TransformerConfig
 
@@ -24,13 +26,7 @@ class PriorConfig:
     affine: bool = False  # z_i and z_t as CLIP gives them, of any length, z_i by its mean and deviation: Karlo's
     reach: float = 5.0  # then: how many deviations an estimate may lie from the mean
     null: bool = True  # what stands for no caption is learned; else it is the empty caption
-
-
-class Prefix(NamedTuple):
-    """What a caption contributes: constant while z_i is denoised, so computed once."""
-
-    keys: list[KV]
-    seen: Tensor  # [B, 1, 1, M ≤ context + 1], false where the caption is padding
+    measured: int = 0  # levels at which the error of the estimate was measured, for Analytic-DPM
 
 
 class Space(nn.Module):
@@ -49,7 +45,7 @@ class Space(nn.Module):
             self.axes: Tensor
             self.deviation: Tensor
             self.register_buffer("mean", torch.zeros(dim))
-            self.register_buffer("axes", torch.eye(dim))  # columns
+            self.register_buffer("axes", torch.zeros(dim, dim).fill_diagonal_(1))  # columns
             self.register_buffer("deviation", torch.ones(dim))
 
     @torch.no_grad()
@@ -109,7 +105,7 @@ class Affine(nn.Module):
         return u * self.deviation + self.mean
 
 
-class Prior(nn.Module):
+class Prior(Prefixed):
     """Sequence: encoded text, z_t, t, noised z_i, final; the last output is the estimate of the clean z_i.
 
     z_i is denoised in the coordinates u of `space`; z_t enters as √D · unit vector.
@@ -130,30 +126,9 @@ class Prior(nn.Module):
             self.null_z_t = nn.Parameter(torch.randn(config.embed) * 0.02)
         self.transformer = Transformer(config.transformer)
         self.out = nn.Linear(width, config.embed)
-
-    def condition(self, text: Tensor, z_t: Tensor, seen: Tensor, drop: Tensor) -> Prefix:
-        """text [B, L ≤ context, text width], unit z_t [B, embed], seen [B, L] (true where a token is), drop [B]
-        (true where the condition is replaced by the learned null)."""
-        given = self.prefix(text, self.space.scale * z_t, seen)
-        if not drop.any():
-            return given
-        null = self.prefix(self.null_text[None], self.null_z_t[None], seen.new_ones(1, self.config.context))
-        missing = self.config.context - text.shape[1]
-
-        def choose(one: Tensor, other: Tensor) -> Tensor:
-            return torch.where(drop[:, None, None, None], other, F.pad(one, (0, 0, 0, missing)))
-
-        pairs = zip(given.keys, null.keys, strict=True)
-        keys = [(choose(k, null_k), choose(v, null_v)) for (k, v), (null_k, null_v) in pairs]
-        return Prefix(keys, choose(given.seen.mT, null.seen.mT).mT)
-
-    def prefix(self, text: Tensor, z_t: Tensor, seen: Tensor) -> Prefix:
-        """The Transformer over encoded text [B, L, text width] and scaled z_t [B, embed]."""
-        length = text.shape[1]
-        place = torch.cat([self.position[:, :length], self.position[:, -4:-3]], dim=1)
-        x = torch.cat([self.text(text), self.z_t(z_t)[:, None]], dim=1) + place
-        seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)[:, None, None]
-        return Prefix(self.transformer(x, causal(length + 1, device=x.device) & seen)[1], seen)
+        if config.measured:
+            self.error: Tensor
+            self.register_buffer("error", torch.zeros(config.measured, config.embed))
 
     def forward(self, x: Tensor, t: Tensor, given: Prefix) -> Tensor:
         """x: noised u [B · n, embed], n side by side for each of the B captions of `given`; t [B · n] → u's estimate.
@@ -168,3 +143,20 @@ class Prior(nn.Module):
         mask = torch.cat([given.seen.expand(-1, -1, 3 * n, -1), own.bool()], dim=-1)
         y, _ = self.transformer(tail, mask, given.keys)
         return self.out(y[:, 2::3].flatten(0, 1)).float()
+
+    @torch.no_grad()
+    def measure(self, z_i: Tensor, given: Prefix, levels: int) -> Tensor:
+        """Mean squared error [levels, embed] of the estimate of u at `levels` times from 1 to T, for unit z_i
+        [B, embed] under their captions. Of the best estimate it is the expected variance of u given its noised self."""
+        u, process = self.space.enter(z_i), self.config.diffusion
+        noise = Draw(range(len(u)), "measure").like(u)
+        denoise, table, errors = process.denoiser(self), process.levels(), []
+        for row in spread(process.T, levels):
+            x = mix((table[row].alpha, u), (table[row].sigma, noise))
+            errors.append((denoise(x, table[row], given=given).x0 - u).square().mean(0))
+        return torch.stack(errors)
+
+    def variance(self) -> Tensor:
+        """What `analytic` asks for, [T, embed]: the measured errors, linear in time between the levels."""
+        between = F.interpolate(self.error.T[None], self.config.diffusion.T, mode="linear", align_corners=True)
+        return between[0].T.double().cpu()

@@ -4,6 +4,7 @@ from unclip.diffusion.process import Process
 from unclip.models.clip import CLIPConfig
 from unclip.models.decoder import DecoderConfig
 from unclip.models.prior import PriorConfig
+from unclip.models.prior_ar import PriorARConfig
 from unclip.models.upsampler import UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
@@ -12,6 +13,7 @@ from unclip.train.stages.clip import CLIPRecipe
 from unclip.train.stages.decoder import DecoderRecipe
 from unclip.train.stages.fast import DecoderFastRecipe, UpsamplerFastRecipe
 from unclip.train.stages.prior import PriorRecipe
+from unclip.train.stages.prior_ar import PriorARRecipe
 from unclip.train.stages.upsampler import UpsamplerRecipe
 
 
@@ -30,6 +32,16 @@ def prior() -> PriorRecipe:
         PriorConfig(whiten=0.5, transformer=TransformerConfig(width=256, depth=6, heads=4)),
         TrainConfig(steps=9000, batch=128, optimiser="muon", lr=1.6e-3, warmup=100, decay=0.3, weight_decay=0.03,
                     ema=0.998, save_every=500, sample_every=500),
+    )  # fmt: skip
+
+
+def prior_ar() -> PriorARRecipe:
+    """The other prior. Pictures can be drawn without it: it is trained when asked for by name."""
+    return PriorARRecipe(
+        "prior_ar",
+        PriorARConfig(transformer=TransformerConfig(width=256, depth=6, heads=4, dropout=0.1)),
+        TrainConfig(steps=3000, batch=128, optimiser="muon", lr=1e-3, warmup=100, weight_decay=0.05, ema=0.995,
+                    save_every=500, sample_every=500),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from unclip.diffusion.process import Process
 from unclip.models.clip import CLIPConfig
 from unclip.models.decoder import DecoderConfig
 from unclip.models.prior import PriorConfig
+from unclip.models.prior_ar import PriorARConfig
 from unclip.models.upsampler import UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
@@ -11,6 +12,7 @@ from unclip.train.recipe import DataConfig, TrainConfig
 from unclip.train.stages.clip import CLIPRecipe
 from unclip.train.stages.decoder import DecoderRecipe
 from unclip.train.stages.prior import PriorRecipe
+from unclip.train.stages.prior_ar import PriorARRecipe
 from unclip.train.stages.upsampler import UpsamplerRecipe
 
 TEXT = TransformerConfig(width=2048, depth=24, heads=32)
@@ -30,6 +32,16 @@ def prior() -> PriorRecipe:
         "prior",
         PriorConfig(EMBED, 1024, CONTEXT, TEXT),
         TrainConfig(600_000, 4096, lr=1.1e-4, beta2=0.96, eps=1e-6, weight_decay=6e-2, ema=0.9999),
+        DataConfig(size=256),
+    )
+
+
+def prior_ar() -> PriorARRecipe:
+    """319 of 1024 components, 1024 buckets each (section 2.2)."""
+    return PriorARRecipe(
+        "prior_ar",
+        PriorARConfig(EMBED, 1024, CONTEXT, 319, 1024, TransformerConfig(width=1664, depth=24, heads=26)),
+        TrainConfig(1_000_000, 4096, lr=1.6e-4, beta2=0.91, eps=1e-10, weight_decay=4e-2, ema=0.999),
         DataConfig(size=256),
     )
 

@@ -6,6 +6,7 @@ Repeating `unclip train small --minutes 9` runs it in slices; corpus, augmentati
 from unclip.models.clip import CLIPConfig
 from unclip.models.decoder import DecoderConfig
 from unclip.models.prior import PriorConfig
+from unclip.models.prior_ar import PriorARConfig
 from unclip.models.upsampler import UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
@@ -14,6 +15,7 @@ from unclip.train.recipe import DataConfig, TrainConfig
 from unclip.train.stages.clip import CLIPRecipe
 from unclip.train.stages.decoder import DecoderRecipe
 from unclip.train.stages.prior import PriorRecipe
+from unclip.train.stages.prior_ar import PriorARRecipe
 from unclip.train.stages.upsampler import UpsamplerRecipe
 
 EVERYTHING = DataConfig(core=False, coloured=0.15)
@@ -33,6 +35,17 @@ def prior() -> PriorRecipe:
         "prior",
         PriorConfig(transformer=TransformerConfig(width=256, depth=6, heads=4)),
         TrainConfig(steps=12_000, batch=512, lr=6e-4, weight_decay=0.03, ema=0.9995,
+                    save_every=2000, sample_every=2000),
+        EVERYTHING,
+    )  # fmt: skip
+
+
+def prior_ar() -> PriorARRecipe:
+    """The other prior, trained when asked for by name."""
+    return PriorARRecipe(
+        "prior_ar",
+        PriorARConfig(transformer=TransformerConfig(width=256, depth=6, heads=4, dropout=0.1)),
+        TrainConfig(steps=12_000, batch=512, lr=6e-4, weight_decay=0.05, ema=0.9995,
                     save_every=2000, sample_every=2000),
         EVERYTHING,
     )  # fmt: skip

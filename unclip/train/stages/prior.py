@@ -1,16 +1,20 @@
 """The diffusion prior learns z_i from captions."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from unclip.data.images import Batch
-from unclip.models.prior import Prefix, Prior, PriorConfig
+from unclip.models.prefix import Prefix, Prefixed
+from unclip.models.prior import Prior, PriorConfig
 from unclip.train.recipe import Recipe
 from unclip.train.stages.diffusion import DiffusionStage, chance
 from unclip.train.stages.encoders import MANY, Encoders, held_out
+from unclip.weights import hub
+from unclip.weights.checkpoint import save_module
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class PriorRecipe(Recipe):
     late: float = 0.6  # beyond t = 700 lies what the caption must tell; before, noised z_i tells most of it itself
     repeats: int = 4  # noised z_i for each caption: its prefix is much of the work, and they share it
     parts: int = 4  # of a batch by length of caption, so that short captions need not be padded to the longest
+    measured: int = 12  # levels at which the estimate's error is measured when weights are written (Analytic-DPM)
 
     def stage(self, data: Path, model: Path, device: torch.device) -> "PriorStage":
         return PriorStage(self, data, model, device)
@@ -44,28 +49,53 @@ class PriorStage(DiffusionStage):
         lengths = (ids != 0).sum(1)
         losses = []
         for rows in lengths.argsort(stable=True).chunk(self.recipe.parts):
-            given = self.given(ids[rows, : lengths[rows].max()], drop[rows])
+            given, _ = condition(self.net, self.encoders, ids[rows, : lengths[rows].max()], drop[rows])
             losses.append(self.denoised(u[rows].repeat_interleave(self.recipe.repeats, 0), given, g))
         return torch.cat(losses).mean()
 
-    def given(self, ids: Tensor, drop: Tensor) -> Prefix:
-        with torch.no_grad():
-            text, z_t = self.encoders.clip.encode_text(ids)
-        return self.net.condition(text, z_t, ids != 0, drop)
+    def preview(self, net: Prior) -> tuple[None, dict[str, float]]:
+        def draw(given: Prefix, like: Tensor) -> Tensor:
+            return net.space.leave(self.sample(net, like, 16, given))
+
+        return None, agreement(net, self.encoders, self.splits, draw)
 
     @torch.no_grad()
-    def preview(self, net: Prior) -> tuple[None, dict[str, float]]:
-        """Cosine of the sampled z_i to the true one and to z_t, and of z_t to the true z_i as the baseline."""
-        measures = {}
-        for name, (pictures, lines) in self.splits.items():
-            ids = self.encoders.tokens(lines)
-            text, z_t = self.encoders.clip.encode_text(ids)
-            given = net.condition(text, z_t, ids != 0, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
-            z_i = self.encoders.clip.encode_image(pictures.to(self.device))
-            z = net.space.leave(self.sample(net, z_i, 16, given))
-            right = [(a @ b.T).argmax(1) == torch.arange(len(a), device=a.device)
-                     for a, b in zip(z.split(MANY), z_t.split(MANY), strict=True)]  # fmt: skip
-            measures[f"{name}_cos_z_i"] = (z * z_i).sum(1).mean().item()
-            measures[f"{name}_cos_z_t"] = (z * z_t).sum(1).mean().item()
-            measures[f"{name}_recall"] = torch.cat(right).float().mean().item()
-        return None, measures
+    def export(self, net: Prior, model: Path, notes: dict[str, str]) -> None:
+        config, tensors = net.config, net.state_dict()
+        if self.recipe.measured:
+            pictures = torch.cat([pictures for pictures, _ in self.splits.values()]).to(self.device)
+            ids = self.encoders.tokens([line for _, lines in self.splits.values() for line in lines])
+            given, _ = condition(net, self.encoders, ids, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
+            error = net.measure(self.encoders.clip.encode_image(pictures), given, self.recipe.measured)
+            config, tensors = replace(config, measured=self.recipe.measured), tensors | {"error": error}
+        save_module(model / self.recipe.name, config, tensors, torch.float16, notes)
+        hub.write_index(model, model.parent.name)
+
+
+def condition(net: Prefixed, encoders: Encoders, ids: Tensor, drop: Tensor) -> tuple[Prefix, Tensor]:
+    """What a prior is told by token ids [B, L], and their z_t [B, embed]."""
+    with torch.no_grad():
+        text, z_t = encoders.clip.encode_text(ids)
+    return net.condition(text, z_t, ids != 0, drop), z_t
+
+
+@torch.no_grad()
+def agreement(
+    net: Prefixed,
+    encoders: Encoders,
+    splits: dict[str, tuple[Tensor, list[str]]],
+    draw: Callable[[Prefix, Tensor], Tensor],
+) -> dict[str, float]:
+    """Cosine of the z_i that `draw(given, like)` gives to the true one and to z_t, and how often z_t is its nearest."""
+    measures = {}
+    for name, (pictures, lines) in splits.items():
+        ids = encoders.tokens(lines)
+        given, z_t = condition(net, encoders, ids, torch.zeros(len(ids), dtype=torch.bool, device=ids.device))
+        z_i = encoders.clip.encode_image(pictures.to(ids.device))
+        z = draw(given, z_i)
+        right = [(a @ b.T).argmax(1) == torch.arange(len(a), device=a.device)
+                 for a, b in zip(z.split(MANY), z_t.split(MANY), strict=True)]  # fmt: skip
+        measures[f"{name}_cos_z_i"] = (z * z_i).sum(1).mean().item()
+        measures[f"{name}_cos_z_t"] = (z * z_t).sum(1).mean().item()
+        measures[f"{name}_recall"] = torch.cat(right).float().mean().item()
+    return measures
