@@ -7,13 +7,16 @@ import hashlib
 import json
 import random
 
+import pytest
+
 from unclip.models.glide_tokenizer import PAD, GlideTokenizer
 from unclip.models.tokenizer import Tokenizer
 
 CLIP = "e1b2f552eeacbd0cb4525319fab98bff0af40140283e69839353b3283b3c4739"
 GLIDE = "97ce2e56123a01cdb5c83473da8af7f2215ddc03074b92b98caca0491f62a0fb"
 WORDS = """a an the painting of photo corgi in style on top red cube 1920s DALL·E it's we'll they've I'm he'd don't
-café naïve Straße 猫 红色的狐狸 キツネ 여우 лиса αλεπού שועל ثعلب लोमड़ी &amp; &lt;b&gt; &quot; &#39; &amp;amp; Ã©tÃ© â€œquoteâ€\x9d
+café naïve Straße 猫 红色的狐狸 キツネ 여우 лиса αλεπού שועל ثعلب लोमड़ी &amp; &lt;b&gt; &quot; &#39; &amp;amp;
+Ã©tÃ© â€œquoteâ€\x9d
 🙂 👍🏽 👩‍👩‍👧‍👦 🦊 ❤️ ½ ² 3.14 10,000 #tag @me http://x.y/z?q=1 ... -- !? __init__ C++
 """.split(" ")
 WORDS = [word for line in WORDS for word in line.split("\n")]
@@ -39,6 +42,7 @@ def digest(rows: list[list[int]]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_clip():
     clip = Tokenizer.clip()
     context = 4096
