@@ -20,7 +20,7 @@ from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 
 NET = UNetConfig(3, 3, (24, 32), 1, (1,), 16, patch=2, scale_shift=False)
-DDPM = DiffusionConfig(16, False, NET, Process("linear", 100))
+DDPM = DiffusionConfig(16, False, replace(NET, channels=(32, 48)), Process("linear", 100))
 IMPROVED = DiffusionConfig(16, True, replace(NET, out_channels=6), Process("cosine", 50, "x0", "learned", cap=20.0))
 
 
@@ -81,7 +81,7 @@ def test_by_heart(kind, eight, memorise, nearest):
     batch = eight.repeat(4, 1, 1, 1)
     with torch.no_grad():
         before = net.bits(eight, 20).mean().item()
-    memorise(net, lambda g: net.loss(batch, g), 900)
+    memorise(net, lambda g: net.loss(batch, g), 900, 2e-3)
     ready = system(**{kind: net})
     drawn = net.sample(Draw(range(16), "x"), 50)
     error, which = nearest(drawn, eight)

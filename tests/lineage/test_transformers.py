@@ -11,9 +11,11 @@ from unclip.diffusion.draw import Draw
 from unclip.lineage.dalle1 import DALLE, DVAE, DALLEConfig, DVAEConfig, logit_laplace, pattern
 from unclip.lineage.image_gpt import ImageGPTSystem, PixelGPT, PixelGPTConfig
 from unclip.lineage.palette import shrink
+from unclip.lineage.pyramid import PyramidConfig
 from unclip.lineage.system import choose
 from unclip.nn.transformer import TransformerConfig
 
+SIDE = PyramidConfig((16, 32), 1, 4)  # 2 × 2 codes of a picture of 16 px
 TINY = DALLEConfig(50, 4, 12, 3, 3, TransformerConfig(16, 4, 2))
 IDS = torch.tensor([[1, 7, 2, 0], [1, 9, 8, 2]])
 
@@ -111,9 +113,9 @@ def test_logit_laplace_is_the_change_of_variables():
 
 def test_kl_of_the_discrete_code():
     """Nothing known costs nothing; a sure choice of one in K costs ln K at each place."""
-    net = DVAE(DVAEConfig(16, 16, 8, 8))
+    net = DVAE(DVAEConfig(16, 16, 8, pyramid=SIDE))
     x = torch.rand(2, 3, 16, 16) * 2 - 1
-    last = net.encoder.last
+    last = net.down.conv_out
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.zeros_(last.bias)
     g = torch.Generator().manual_seed(0)
@@ -123,7 +125,7 @@ def test_kl_of_the_discrete_code():
 
 
 def test_the_temperature_falls():
-    net = DVAE(DVAEConfig(16, 16, 8, 8, anneal=10))
+    net = DVAE(DVAEConfig(16, 16, 8, anneal=10, pyramid=SIDE))
     assert net.temperature().item() == 1
     net.steps += 5
     assert net.temperature().item() == pytest.approx(1 / 4)
@@ -135,8 +137,8 @@ def test_the_temperature_falls():
 def test_dalle_by_heart(eight, memorise, nearest):
     """dVAE, then the Transformer: from a caption of its own each of the eight is drawn again."""
     torch.manual_seed(0)
-    first = DVAE(DVAEConfig(16, 32, 24, 32, anneal=500, beta=0.1))
-    memorise(first, lambda g: first.loss(eight, g), 800)
+    first = DVAE(DVAEConfig(16, 32, 16, anneal=800, pyramid=SIDE))
+    memorise(first, lambda g: first.loss(eight, g), 1000, 2e-3)
     with torch.no_grad():
         codes = first.encode(eight)
         error, mean = F.mse_loss(first.decode(codes), eight), F.mse_loss(eight.mean(0).expand_as(eight), eight)

@@ -43,7 +43,7 @@ TINY = {
     "vqvae2": VQVAE2Config(16, SIDE, PyramidConfig((8, 8), 1, 1), BOOK),
     "vqvae2_top": replace(GRID, grid=2),
     "vqvae2_bottom": replace(GRID, given=16),
-    "dvae": DVAEConfig(16, 16, 8, 8),
+    "dvae": DVAEConfig(16, 16, 8, pyramid=PyramidConfig((8, 16), 1, 4)),
     "dalle1": DALLEConfig(8192, 8, 16, 2, 3, TransformerConfig(16, 3, 2)),
     "image_gpt": PixelGPTConfig(8, 16, TOWER),
     "gan": GANConfig(16, 8, 256, 16, 2.0, SIDE, SIDE),

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unclip.diffusion.draw import Draw
+from unclip.lineage.pyramid import Down, PyramidConfig, Up
 from unclip.lineage.reader import enlarge, reader
 from unclip.lineage.sequence import unroll
 from unclip.lineage.system import System
 from unclip.lineage.vae import per_dimension
-from unclip.models.dvae import EDGE, LEVELS, DVAEDecoder, DVAEDecoderConfig, DVAEEncoder, DVAEEncoderConfig
+from unclip.models.dvae import EDGE
 from unclip.nn.attention import causal
 from unclip.nn.transformer import Transformer, TransformerConfig
 
@@ -23,12 +24,11 @@ from unclip.nn.transformer import Transformer, TransformerConfig
 class DVAEConfig:
     size: int = 64
     codes: int = 1024  # 8192 in the paper
-    width: int = 32  # 256 in the paper; so are the others twice and four times as wide
-    first: int = 64
-    depth: int = 1
+    width: int = 64
     beta: float = 1.0  # weight of the KL; 6.6 in the paper, for its 1024 codes of a picture
     last: float = 1 / 16  # the temperature τ falls from 1 to this …
     anneal: int = 1000  # … over so many steps
+    pyramid: PyramidConfig = field(default_factory=lambda: PyramidConfig((64, 96), 1, 4))
 
 
 def logit_laplace(y: Tensor, mean: Tensor, log_b: Tensor) -> Tensor:
@@ -37,37 +37,38 @@ def logit_laplace(y: Tensor, mean: Tensor, log_b: Tensor) -> Tensor:
 
 
 class DVAE(nn.Module):
-    """Pictures as a grid of codes, chosen softly while it learns: z = Σ softmax((logits + gumbel) / τ) e."""
+    """Pictures as a grid of codes, chosen softly while it learns: z = Σ softmax((logits + gumbel) / τ) e.
+
+    The published network, which `unclip.models.dvae` holds, is slow to draw anything at this size.
+    """
 
     def __init__(self, config: DVAEConfig):
         super().__init__()
         self.config = config
-        self.encoder = DVAEEncoder(DVAEEncoderConfig(config.width, config.codes, config.depth))
-        self.decoder = DVAEDecoder(DVAEDecoderConfig(config.width, config.first, config.codes, config.depth))
-        self.grid = config.size // 2 ** (LEVELS - 1)
+        self.down = Down(config.pyramid, 3, config.codes)
+        self.codes = nn.Embedding(config.codes, config.width)
+        self.up = Up(config.pyramid, config.width, 6)
+        self.grid = config.size // config.pyramid.factor
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.steps: Tensor
-        for conv in self.modules():  # as published: torch's own first values are so small that all pictures look alike
-            if isinstance(conv, nn.Conv2d):
-                nn.init.normal_(conv.weight, std=conv.weight[0].numel() ** -0.5)
-                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, 3, S, S] → codes [B, h, w]."""
-        return self.encoder(x).argmax(1)
+        return self.down(x).argmax(1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        return self.decoder(F.one_hot(codes, self.config.codes).permute(0, 3, 1, 2).float()).float()
+        y = self.up(self.codes(codes).permute(0, 3, 1, 2)).float()[:, :3].sigmoid()
+        return ((y - EDGE) / (1 - 2 * EDGE) * 2 - 1).clamp(-1, 1)
 
     def temperature(self) -> Tensor:
         return torch.exp(math.log(self.config.last) * (self.steps / self.config.anneal).clamp(max=1))
 
     def terms(self, x: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """−ln p(x | z) and KL(q(z | x) ‖ uniform) in nats, [B] (eq. 1; Gumbel-softmax: section 2.1)."""
-        logits = self.encoder(x).float()
+        logits = self.down(x).float()
         u = torch.rand(logits.shape, generator=g).clamp(1e-9, 1 - 1e-7).to(x)
         soft = ((logits - (-u.log()).log()) / self.temperature()).softmax(1)
-        mean, log_b = self.decoder.statistics(soft).float().chunk(2, dim=1)
+        mean, log_b = self.up(torch.einsum("bkhw,kd->bdhw", soft, self.codes.weight)).float().chunk(2, dim=1)
         y = (1 - 2 * EDGE) * (x + 1) / 2 + EDGE
         error = logit_laplace(y, mean, log_b.clamp(-3, 3)).flatten(1).sum(1)
         error = error - x[0].numel() * math.log((1 - 2 * EDGE) / 255)  # a density times the width of a value's bin
