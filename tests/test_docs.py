@@ -59,13 +59,13 @@ def test_every_command_line_is_understood(name, line, monkeypatch, capsys):
         for text in seen[0].set:
             assert changed(recipes, *assignment(text)) != recipes
     if words[0] == "evaluate":
-        assert seen[0].measure in ("alignment", "prior", "words")
+        assert seen[0].measure in ("alignment", "prior")
 
 
 @pytest.mark.parametrize("name", TEXT)
 def test_every_option_named_in_a_sentence_exists(name, capsys):
     known = set()
-    measures = [["evaluate", measure] for measure in ("alignment", "prior", "words")]
+    measures = [["evaluate", "alignment"], ["evaluate", "prior"]]
     for command in [[c] for c in COMMANDS] + [*measures, ["data", "illustrations"]]:
         assert main([*command, "--help"]) == 0
         known |= set(re.findall(r"--[a-z_-]+", capsys.readouterr().out))
@@ -176,7 +176,7 @@ def test_the_record_holds_the_keys_that_the_page_lists(tiny):
 
     listed = {key.strip() for row in rows(page("files"), "| key | value |") for key in row[0].split(",")}
     record = tiny.record(tiny.fit(Request.of("a red fox")), 0)
-    assert listed == {*record, "version", "pixels", "grid", "edit"}
+    assert listed == {*record, "version", "pixels", "grid"}
     assert all(f"`{name}`" in page("files") for name in record["settings"])
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,9 @@ TOKENIZER = Path("tokenizer") / "tokenizer.json"
 class UnCLIP:
     """The whole system. `UnCLIP.from_pretrained("mini").generate("a red fox").images[0]`"""
 
+    upsampler_step = staticmethod(ddim())
+    defaults: ClassVar[dict[str, Any]] = {}  # settings of `generate` where they are not those of `Settings`
+
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
                  name: str = "unnamed", digest: str = "", upsampler_1024: Upsampler | None = None,
                  students: Mapping[str, Any] | None = None, prior_ar: PriorAR | None = None):  # fmt: skip
@@ -84,6 +87,7 @@ class UnCLIP:
         if net is None:
             return z_t[n:]
         absent = (torch.arange(2 * n, device=self.device) < n) & (not negative)
+        absent = absent & (not isinstance(net, Prior) or net.config.null)
         given, noises = net.condition(text, z_t, tokens != 0, absent), Several(draw, s.best_of)
         if isinstance(net, Prior):
             z_i = self.denoised(net, given, noises, s, tell)
@@ -180,7 +184,7 @@ class UnCLIP:
         steps = s.upsampler_1024_steps if net is self.upsampler_1024 else s.upsampler_steps
         x = draw(given.shape[1:]).to(self.device)
         levels = net.config.diffusion.spaced(steps, "strides" if net in self.students.values() else "even")
-        x = self.sample(denoise, x, levels, ddim(), draw.like, tell, given)
+        x = self.sample(denoise, x, levels, self.upsampler_step, draw.like, tell, given)
         return x[..., :height, :width]
 
     def sample(self, denoise: Denoise, x: Tensor, levels: Levels, step: Step, randn: Randn, tell: "Tell",
@@ -213,7 +217,7 @@ class UnCLIP:
         settings: fields of `Settings`; diffusers' names are understood. callback: called after every step.
         Raises UnclipError for an empty prompt and for values out of range; warns of a prompt that is too long.
         """
-        request = self.fit(Request.of(prompt, n, seed, negative_prompt, callback, settings))
+        request = self.fit(Request.of(prompt, n, seed, negative_prompt, callback, self.defaults | settings))
         for text in dict.fromkeys([*request.prompts, request.negative]):
             if unseen := self.cut(text):
                 warnings.warn(f"the prompt is too long for these weights; left out: {unseen!r}", stacklevel=2)
@@ -318,7 +322,12 @@ class UnCLIP:
         were written, and never executed.
         """
         keep_buffers()
-        folder = hub.locate(source, revision, local_files_only)
+        from unclip import karlo
+
+        given = Path(source)
+        folder = given if karlo.found_in(given) else hub.locate(source, revision, local_files_only)
+        if karlo.found_in(folder):
+            return karlo.Karlo.from_folder(folder).to(pick_device(device), dtype)
         index = hub.check_index(read_json(folder / hub.INDEX), folder)
         for name in ("clip", "prior", "decoder"):
             if name not in index["parts"]:

@@ -33,6 +33,7 @@ class Levels:
     sigma: Tensor
     t: Tensor  # the time the network was trained to see
     floor: float = 0.0  # stands in for the zero posterior variance of the last step, 1 -> 0
+    single: bool = False  # steps are worked out from 1 - beta in single precision, as diffusers does
 
     @classmethod
     def of(cls, abar: Tensor, t: Tensor) -> "Levels":
@@ -57,6 +58,11 @@ class Levels:
     def log_snr(self) -> Tensor:
         """lambda = log alpha / sigma, half the logarithm of the signal-to-noise ratio; infinite at data."""
         return (self.alpha / self.sigma).log()
+
+    def over(self, to: "Levels") -> Tensor:
+        """alpha at this level over that at `to`, of less noise."""
+        ratio = self.alpha / to.alpha
+        return (1 - (1 - ratio.square().float())).double().sqrt() if self.single else ratio
 
     def __getitem__(self, i: int | slice | Tensor) -> "Levels":
         return replace(self, alpha=self.alpha[i], sigma=self.sigma[i], t=self.t[i])
@@ -145,11 +151,11 @@ def posterior_variance(at: Levels, to: Levels) -> tuple[Tensor, Tensor]:
 
     beta = sigma_at^2 - (alpha_at / alpha_to)^2 sigma_to^2, which is 1 - alpha_at^2 / alpha_to^2 where variance is kept.
     """
-    beta = at.sigma**2 - (at.alpha / to.alpha * to.sigma) ** 2
+    beta = at.sigma**2 - (at.over(to) * to.sigma) ** 2
     return (beta * to.sigma**2 / at.sigma**2).where(to.sigma > 0, at.floor), beta
 
 
 def posterior_mean(x: Tensor, x0: Tensor, at: Levels, to: Levels) -> Tensor:
     """Mean of q(x_to | x_at = x, x_0) (DDPM, eq. 7)."""
     _, beta = posterior_variance(at, to)
-    return mix((to.alpha * beta / at.sigma**2, x0), (at.alpha / to.alpha * to.sigma**2 / at.sigma**2, x))
+    return mix((to.alpha * beta / at.sigma**2, x0), (at.over(to) * to.sigma**2 / at.sigma**2, x))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import nn
 
 from unclip.diffusion.denoiser import Denoiser, capped, min_snr, uniform
@@ -16,6 +17,7 @@ class Process:
 
     cap > 0 weighs the squared error by min(1 / sigma², cap); snr > 0 by min-SNR; else all levels weigh the same.
     floor: the squared error of x0 that the network cannot get below; near data x_t itself tells more, see `Denoiser`.
+    single: table and steps are worked out in single precision, as diffusers does: near data z_i is off by a thousandth.
     rescale: the network is told t · 1000 / T, whatever T is (iDDPM's code). betas: first and last of a linear schedule.
     """
 
@@ -28,9 +30,15 @@ class Process:
     floor: float = 0.0
     rescale: bool = False
     betas: tuple[float, ...] = (1e-4, 0.02)
+    single: bool = False
 
     def levels(self) -> Levels:
-        levels = Levels.from_betas(cosine(self.T) if self.schedule == "cosine" else linear(self.T, *self.betas))
+        betas = cosine(self.T) if self.schedule == "cosine" else linear(self.T, *self.betas)
+        levels = Levels.from_betas(betas)
+        if self.single:
+            abar = torch.cat([torch.ones(1), (1 - betas.float()).cumprod(0)])
+            levels = replace(Levels.of(abar.double(), levels.t), single=True)
+            levels.alpha[0] = betas[0].float() / (1 - abar[1])  # 1, were it not for rounding: the last step's factor
         return replace(levels, t=levels.t * 1000 / self.T) if self.rescale else levels
 
     def spaced(self, steps: int, spacing: str = "even") -> Levels:

@@ -22,7 +22,7 @@ class UpsamplerConfig:
         default_factory=lambda: UNetConfig(in_channels=6, channels=(64, 96, 128), attention=(), patch=4)
     )
     diffusion: Process = field(default_factory=lambda: Process(predicts="x0", cap=20.0))
-    antialias: bool = False  # which of the two bicubic kernels that torch knows enlarges the small picture
+    antialias: bool = False  # the small picture is enlarged by the other bicubic kernel, and its overshoots are kept
     last: bool = False  # the last step is left to a network of its own, trained to look sharp (Karlo's)
 
 
@@ -42,8 +42,9 @@ class Upsampler(nn.Module):
         size: (H, W), by default as many times the small picture's as the network was trained for.
         """
         size = size or (low.shape[2] * self.factor, low.shape[3] * self.factor)
-        antialias = self.config.antialias
-        return F.interpolate(low, size, mode="bicubic", align_corners=False, antialias=antialias).clamp(-1, 1)
+        if self.config.antialias:
+            return F.interpolate(low, size, mode="bicubic", align_corners=False, antialias=True)
+        return F.interpolate(low, size, mode="bicubic", align_corners=False).clamp(-1, 1)
 
     @property
     def factor(self) -> int:

@@ -1,5 +1,6 @@
 """Every family that can be read. Where two look alike, the first is meant unless another is named."""
 
+from unclip.weights import diffusers
 from unclip.weights.adm import CLASSIFIER, GUIDED_DIFFUSION, IMPROVED_DIFFUSION, NEW_GUIDED_DIFFUSION
 from unclip.weights.dvae import DVAE_DECODER, DVAE_ENCODER
 from unclip.weights.glide import GLIDE
@@ -17,5 +18,6 @@ FAMILIES = (
     DVAE_ENCODER, DVAE_DECODER, VQGAN_F16, MOVQ_21, MOVQ_22,
     IMAGE_GPT,
     KARLO_PRIOR, KARLO_DECODER, KARLO_SR, KANDINSKY_21, GLIDE,
+    diffusers.PRIOR, diffusers.KARLO_DECODER, diffusers.KARLO_UPSAMPLER, diffusers.KANDINSKY,
     IMPROVED_DIFFUSION, GUIDED_DIFFUSION, NEW_GUIDED_DIFFUSION, CLASSIFIER,
 )  # fmt: skip

@@ -49,7 +49,7 @@ def prior_names(c: PriorConfig, prefix: str = "model.") -> Names:
     }  # fmt: skip
 
 
-def side_by_side(tokens: int) -> dict[str, From]:
+def side_by_side(tokens: int, theirs: str = "clip_tok_proj") -> dict[str, From]:
     """z_i's tokens: a row of theirs is a channel's value in each token, ours a token's value in each channel."""
 
     def there(w: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def side_by_side(tokens: int) -> dict[str, From]:
     def back(w: Tensor) -> list[Tensor]:
         return [w.unflatten(0, (tokens, -1)).transpose(0, 1).flatten(0, 1)]
 
-    return {f"z_tokens.0.{p}": From((f"clip_tok_proj.{p}",), there, back) for p in ("weight", "bias")}
+    return {f"z_tokens.0.{p}": From((f"{theirs}.{p}",), there, back) for p in ("weight", "bias")}
 
 
 def decoder_config(found: Schema, prefix: str = "model.") -> EncodedDecoderConfig:

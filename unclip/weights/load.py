@@ -50,6 +50,19 @@ def forget_all(files: Iterable[File]) -> None:
         file.forget()
 
 
+def together(folder: Path, *parts: str) -> File:
+    """Networks in folders of a pipeline as one file."""
+    files = {part: open_source(folder / part) for part in parts}
+    specs = {f"{part}.{key}": spec for part, file in files.items() for key, spec in file.schema.items()}
+    about = {part: file.schema.about.get("config") for part, file in files.items()}
+
+    def read(key: str) -> Tensor:
+        part, _, theirs = key.partition(".")
+        return files[part].read(theirs)
+
+    return File(Schema(specs, about), read, lambda: forget_all(files.values()))
+
+
 def fit(source: str | Path, family: str | None = None) -> tuple[Match, File]:
     """The family of a file or folder, and the network that it fills: nothing has been read yet but names and shapes."""
     file = open_source(source)

@@ -1,0 +1,88 @@
+"""Karlo beside diffusers: a tiny pipeline of random weights that diffusers saved, drawn by both from the same noise."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unclip.karlo import Karlo
+from unclip.models.tokenizer import Tokenizer
+from unclip.pipeline import UnCLIP
+from unclip.settings import Settings
+
+pytestmark = pytest.mark.slow
+RES = {"down_block_types": ("ResnetDownsampleBlock2D",) * 2, "up_block_types": ("ResnetUpsampleBlock2D",) * 2}
+
+
+def tokenizer(folder: Path) -> Any:
+    model = json.loads(Tokenizer.clip().bpe.to_str())["model"]
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges))
+    return pytest.importorskip("transformers").CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
+@pytest.fixture
+def pipe(tmp_path) -> Any:
+    d, t = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
+    from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+
+    torch.manual_seed(0)
+    text = t.CLIPTextConfig(
+        hidden_size=32, intermediate_size=37, num_attention_heads=4, num_hidden_layers=2, projection_dim=32,
+        vocab_size=49408, bos_token_id=49406, eos_token_id=49407, pad_token_id=1, hidden_act="quick_gelu",
+    )  # fmt: skip
+    prior = d.PriorTransformer(num_attention_heads=2, attention_head_dim=12, embedding_dim=32, num_layers=1)
+    prior.clip_mean.data, prior.clip_std.data = torch.randn(1, 32) * 0.1, torch.rand(1, 32) + 0.5
+    project = UnCLIPTextProjModel(clip_embeddings_dim=32, time_embed_dim=128, cross_attention_dim=40)
+    project.learned_classifier_free_guidance_embeddings.data.normal_()
+    decoder = d.UNet2DConditionModel(
+        sample_size=32, in_channels=3, out_channels=6, block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"), attention_head_dim=4,
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"), cross_attention_dim=40,
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", resnet_time_scale_shift="scale_shift",
+        class_embed_type="identity",
+    )  # fmt: skip
+    large = {"sample_size": 128, "layers_per_block": 1, "block_out_channels": (32, 64), "in_channels": 6,
+             "out_channels": 3, "add_attention": False, **RES}  # fmt: skip
+    pipe = d.UnCLIPPipeline(
+        prior, decoder, t.CLIPTextModelWithProjection(text), tokenizer(tmp_path / "bpe"), project,
+        d.UNet2DModel(**large), d.UNet2DModel(**large),
+        d.UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0),
+        d.UnCLIPScheduler(variance_type="learned_range"), d.UnCLIPScheduler(),
+    )  # fmt: skip
+    pipe.save_pretrained(tmp_path / "karlo")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+class Replay(SimpleNamespace):
+    """The noise of one generator in the order in which it is asked for."""
+
+    def __call__(self, shape: Any) -> Tensor:
+        return torch.randn((1, *shape), generator=self.generators[0])
+
+    def like(self, x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=self.generators[0])
+
+
+@torch.inference_mode()
+def test_the_whole_pipeline_draws_the_same(pipe, tmp_path):
+    theirs = pipe("a red fox", generator=torch.Generator().manual_seed(3), output_type="np").images
+    ours, noise = UnCLIP.from_pretrained(tmp_path / "karlo"), Replay(generators=[torch.Generator().manual_seed(3)])
+    assert isinstance(ours, Karlo)
+    s, rest = Settings(**ours.defaults), ("a red fox", "", noise)
+    z_i = ours.sample_prior(*rest, s, lambda *_: None)
+    x = ours.upsample(ours.decode(z_i, *rest, s, lambda *_: None), noise, s, lambda *_: None)
+    assert abs((x / 2 + 0.5).permute(0, 2, 3, 1).numpy() - theirs).max() < 1e-4
+
+
+def test_it_draws_by_its_own_defaults(pipe, tmp_path):
+    drawn = UnCLIP.from_pretrained(tmp_path / "karlo").generate("a red fox", steps=3, prior_steps=3, progress=False)
+    assert drawn.images[0].size == (128, 128)
+    assert drawn.params["guidance"] == 8.0 and drawn.params["sampler"] == "ddpm" and drawn.params["steps"] == 3

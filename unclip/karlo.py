@@ -1,0 +1,158 @@
+"""Karlo v1 alpha: DALL·E 2 as Kakao Brain rebuilt it, put together from what it was published as.
+
+It is the system of `unclip/pipeline.py` with other parts. Its decoder reads the caption through CLIP; an absent caption
+is the empty one; z_i and z_t have the length that CLIP gives them; its upsampler ends in a network of its own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unclip.diffusion.denoiser import Denoise
+from unclip.diffusion.guidance import CFG, Clip
+from unclip.diffusion.samplers import ddpm
+from unclip.errors import UnclipError
+from unclip.models.clip import CLIP, centred
+from unclip.models.decoder import Condition
+from unclip.models.encoded_decoder import EncodedDecoder
+from unclip.models.prior import Prior
+from unclip.models.tokenizer import Tokenizer
+from unclip.models.upsampler import Upsampler
+from unclip.pipeline import UnCLIP, each
+from unclip.settings import Settings
+from unclip.weights import diffusers, hub, karlo, load, openai_clip
+from unclip.weights.config import read_json
+from unclip.weights.container import File, open_file
+from unclip.weights.family import Family
+from unclip.weights.match import recognise
+
+# As Kakao Brain named its files, and the CLIP that OpenAI did.
+NATIVE = {
+    "prior": "prior-ckpt-step=01000000-of-01000000.ckpt",
+    "decoder": "decoder-ckpt-step=01000000-of-01000000.ckpt",
+    "upsampler": "improved-sr-ckpt-step=1.2M.ckpt",
+    "space": "ViT-L-14_stats.th",
+    "clip": "ViT-L-14.pt",
+}
+
+
+class Karlo(UnCLIP):
+    """`UnCLIP.from_pretrained("kakaobrain/karlo-v1-alpha")`, or the folder of Kakao Brain's own files, gives one."""
+
+    upsampler_step = staticmethod(ddpm)
+    defaults: ClassVar[dict[str, Any]] = {
+        "steps": 25, "guidance": 8.0, "prior_steps": 25, "prior_guidance": 4.0, "upsampler_steps": 7, "best_of": 1,
+        "sampler": "ddpm", "prior_sampler": "ddpm",
+    }  # fmt: skip
+
+    def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: EncodedDecoder, upsampler: Upsampler,
+                 name: str = "karlo", digest: str = ""):  # fmt: skip
+        check_fit(clip, prior, decoder, upsampler)
+        self.tokenizer, self.name, self.digest = tokenizer, name, digest
+        self.clip, self.prior, self.decoder = clip, prior, decoder  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.prior_ar, self.upsampler, self.upsampler_1024, self.students = None, upsampler, None, {}
+        self.to("cpu", torch.float32)
+
+    def read(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Captions → tokens [B, 77], encoded text [B, 77, width] and z_t [B, D] as CLIP gives it."""
+        tokens = self.tokenizer.encode(list(prompts), self.clip.config.context)[0].to(self.device)
+        text, z_t = self.clip.text(tokens)
+        return tokens, text, z_t.float()
+
+    def embed(self, x: Tensor) -> Tensor:
+        """pictures [B, 3, S, S] in [−1, 1] → z_i [B, D] as CLIP gives it."""
+        if self.clip.image is None:
+            raise UnclipError("CLIP's picture tower is missing; kakaobrain/karlo-v1-alpha-image-variations has it")
+        side = self.clip.config.image_size
+        seen = F.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+        return self.clip.image(centred(seen, self.clip.config)).float()
+
+    def guided(
+        self, z_i: Tensor, prompt: str | Sequence[str], negative: str, s: Settings, blind: bool = False
+    ) -> tuple[Denoise, Condition]:
+        """The decoder with its guidance, and its condition: z_i [B, D] and a caption for each."""
+        n, halves = len(z_i), 1 if s.guidance == 1 else 2
+        texts = [*[negative] * (halves - 1) * n, *each(prompt, n)]
+        tokens, text, z_t = self.read(texts)
+        absent = (torch.arange(len(texts), device=self.device) < len(texts) - n) | blind
+        given = self.decoder.condition(z_i.repeat(halves, 1), text, z_t, tokens != 0, absent)
+        denoise = self.decoder.config.diffusion.denoiser(self.decoder)
+        return Clip(CFG(denoise, s.guidance) if halves == 2 else denoise), given
+
+    def cut(self, text: str) -> str:
+        return self.tokenizer.cut(text, self.clip.config.context)
+
+    # ---- weights -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_folder(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Karlo":
+        """Read a folder that diffusers saved, or that of Kakao Brain's own files."""
+        return cls.from_diffusers(folder, dtype) if (folder / "prior").is_dir() else cls.from_native(folder, dtype)
+
+    @classmethod
+    def from_diffusers(cls, folder: Path, dtype: torch.dtype) -> "Karlo":
+        vocabulary = folder / "tokenizer" / "vocab.json"
+        tokenizer = Tokenizer.clip()
+        if vocabulary.is_file() and read_json(vocabulary).get("<|endoftext|>") != tokenizer.end:
+            raise UnclipError(f"{str(vocabulary)!r} is not CLIP's; Karlo reads captions by OpenAI's")
+        text: Any = load.load(folder / "text_encoder", dtype=dtype)
+        image: Any = load.load(folder / "image_encoder", dtype=dtype) if (folder / "image_encoder").is_dir() else None
+        prior = fill(load.open_source(folder / "prior"), diffusers.PRIOR, folder / "prior", dtype)
+        decoder = fill(load.together(folder, "decoder", "text_proj"), diffusers.KARLO_DECODER, folder / "decoder",
+                       dtype)  # fmt: skip
+        upsampler = fill(load.together(folder, "super_res_first", "super_res_last"), diffusers.KARLO_UPSAMPLER,
+                         folder / "super_res_first", dtype)  # fmt: skip
+        return cls(tokenizer, towers(text, image), prior, decoder, upsampler, folder.name)
+
+    @classmethod
+    def from_native(cls, folder: Path, dtype: torch.dtype) -> "Karlo":
+        def part(name: str, family: Family) -> Any:
+            return fill(open_file(folder / NATIVE[name]), family, folder / NATIVE[name], dtype)
+
+        prior = part("prior", karlo.KARLO_PRIOR)
+        stats = open_file(folder / NATIVE["space"])
+        mean, deviation = (stats.read(key) for key in sorted(stats.schema))
+        prior.space.mean, prior.space.deviation = mean.float().clone(), deviation.float().clone()
+        return cls(Tokenizer.clip(), part("clip", openai_clip.OPENAI_CLIP), prior, part("decoder", karlo.KARLO_DECODER),
+                   part("upsampler", karlo.KARLO_SR), folder.name)  # fmt: skip
+
+
+def found_in(folder: Path) -> bool:
+    """Whether a folder is Karlo's, as diffusers saves it or as it was first published."""
+    index = folder / hub.INDEX
+    name = read_json(index).get("_class_name") if index.is_file() else None
+    return name in ("UnCLIPPipeline", "UnCLIPImageVariationPipeline") or (folder / NATIVE["prior"]).is_file()
+
+
+def fill(file: File, family: Family, path: Path, dtype: torch.dtype) -> Any:
+    return load.fill(recognise(file.schema, [family], str(path)), file.read, dtype, file.forget)
+
+
+def towers(text: Any, image: nn.Module | None) -> CLIP:
+    """CLIP out of one or two towers that were kept apart."""
+    with torch.device("meta"):
+        clip = CLIP(text.config)
+    clip.text = text
+    clip.image = image  # pyright: ignore[reportAttributeAccessIssue]
+    clip.log_scale = nn.Parameter(torch.zeros(()))
+    return clip.requires_grad_(False).eval()
+
+
+def check_fit(clip: CLIP, prior: Prior, decoder: EncodedDecoder, upsampler: Upsampler) -> None:
+    """Parts that were not trained together would draw noise without a word."""
+    c, p, d = clip.config, prior.config, decoder.config
+    agree = {
+        "embedding spaces": {"clip": c.embed, "prior": p.embed, "decoder": d.embed},
+        "widths of encoded text": {"clip": c.text.width, "prior": p.text, "decoder": d.text},
+        "caption lengths": {"clip": c.context, "prior": p.context},
+        "small pictures": {"decoder": d.size, "upsampler": upsampler.config.low},
+    }
+    for what, values in agree.items():
+        if len(set(values.values())) > 1:
+            raise UnclipError(f"these parts have different {what}: {values}; use parts trained on one CLIP")
+    if not bool(prior.space.deviation.any()):
+        raise UnclipError(f"the prior lacks the mean and deviation of z_i: put {NATIVE['space']} beside it")
