@@ -108,6 +108,14 @@ def test_what_is_of_no_family():
         recognise(Schema({"a.weight": Spec((2, 2), "float32")}), FAMILIES, "x")
 
 
+def test_a_published_model_but_for_one_key_is_damaged(schema):
+    """Another vocabulary would make a network of its own, of this family or of one that looks alike."""
+    for name in ("clip_ViT-B-32", "clip_RN50"):
+        key, found = "token_embedding.weight", schema(name)
+        rows, width = found[key].shape
+        assert named(name, key, Schema({**found, key: Spec((rows + 1, width), "float32")}))
+
+
 def test_patterns():
     assert match("a.{i}.{p}", "a.12.bias") == {"i": "12", "p": "bias"}
     assert match("a.{i}.{p}", "a.x.bias") is None

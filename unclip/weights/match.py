@@ -103,14 +103,14 @@ def examine(found: Schema, family: Family) -> tuple[Match | None, list[str]]:
         m = min(every, key=lambda m: len(faults(found, m)), default=None)
         return (m, lines) if m and len(lines := faults(found, m)) < len(m.wanted) // 2 else (None, [told])
     lines = faults(found, m)
-    if near == 0 or (not lines and near > 1):
+    if near == 0 or (not lines and near > 3):
         return m, lines
     # A key of the wrong size misleads what is derived from it; and a file that is a published model in all but one
-    # number is that model, damaged.
+    # key is that model, damaged.
     known = prepare(family, members[nearest], nearest) if nearest is not None else m
     others = faults(found, known)
-    if not lines:  # where shapes are equal, the number is one that they do not show, as of heads
-        return (known, others) if others else (m, lines)
+    if not lines:
+        return (known, others) if len(others) == 1 else (m, lines)
     return (known, others) if near == 1 or len(others) < len(lines) else (m, lines)
 
 
