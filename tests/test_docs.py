@@ -176,7 +176,7 @@ def test_the_record_holds_the_keys_that_the_page_lists(tiny):
 
     listed = {key.strip() for row in rows(page("files"), "| key | value |") for key in row[0].split(",")}
     record = tiny.record(tiny.fit(Request.of("a red fox")), 0)
-    assert listed == {*record, "version", "pixels", "grid"}
+    assert listed == {*record, "version", "pixels", "grid", "edit"}
     assert all(f"`{name}`" in page("files") for name in record["settings"])
 
 

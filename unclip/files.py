@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ def sha256(path: str | Path) -> str:
 
 
 @contextmanager
-def opened(path: str | Path, formats: Sequence[str]) -> Iterator["Image.Image"]:
+def opened(path: str | Path, formats: list[str] | tuple[str, ...]) -> Iterator["Image.Image"]:
     """A picture file of one of these formats, header read, pixels to be read inside the block. Raises UnclipError for
     anything that is not a whole, sound picture, and before decoding for one that is too large."""
     from PIL import Image

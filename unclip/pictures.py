@@ -70,11 +70,11 @@ def flat(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
-def square(image: Image.Image, side: int, ground: str | int = "white") -> Image.Image:
+def square(image: Image.Image, side: int, ground: str | tuple[int, ...] = "white") -> Image.Image:
     """The picture in the middle of a square, scaled to `side`."""
     longest = max(image.size)
     paper = Image.new(image.mode, (longest, longest), ground)
-    paper.paste(image, tuple((longest - n) // 2 for n in image.size))
+    paper.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))
     return paper.resize((side, side), Image.Resampling.LANCZOS)
 
 

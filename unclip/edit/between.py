@@ -86,7 +86,8 @@ def text_diff(
     if by == "clip":
         towards, away = system.read([text, base or ""])[2].split(1)
     else:
-        towards, away = (session.typical(caption) if caption else 0.0 for caption in (text, base))
+        towards = session.typical(text)
+        away = session.typical(base) if base else torch.zeros_like(towards)
     z_d = F.normalize(towards - away, dim=-1)
 
     def paint(i: int, tell: Any) -> tuple[Tensor, Tensor]:

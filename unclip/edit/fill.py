@@ -56,7 +56,7 @@ def fill(system: "UnCLIP", image: Image.Image, new: Image.Image, prompt: str, n:
     """RGB `image` with the pixels drawn where `new` (L, of its size) is 255."""
     check_whole("rounds", rounds, 1, 100)
     side, longest = system.decoder.config.size, max(image.size)
-    usual = {"guidance": 2.0 if prompt else 1.0, "size": side if longest <= side else None}
+    usual: dict[str, Any] = {"guidance": 2.0 if prompt else 1.0, "size": side if longest <= side else None}
     session = Session(system, [prompt] * n, seed, **usual | options)
     seen = image.convert("RGBA")
     seen.putalpha(new.point(lambda v: 255 - v))
@@ -93,26 +93,29 @@ def harmonised(denoise: Denoise, x: Tensor, levels: Levels, rounds: int, randn: 
             yield x, est
 
 
+def clear(image: Image.Image) -> Image.Image:
+    """Where an RGBA picture is more transparent than not: 255 in L."""
+    return image.getchannel("A").point([255] * 128 + [0] * 128)
+
+
 def hole(image: Image.Image, mask: Mask) -> Image.Image:
     """The part to draw, as L of the picture's size: 255 there, else 0."""
     if mask is None:
         if image.mode != "RGBA":
             raise UnclipError("the picture has no transparent part to draw; give a mask or a box")
-        new = image.getchannel("A").point(lambda v: 255 * (v < 128))
-    elif isinstance(mask, (list, tuple)):
+        new = clear(image)
+    elif isinstance(mask, Sequence) and not isinstance(mask, str):
         if len(mask) != 4 or not (0 <= mask[0] < mask[2] <= image.width and 0 <= mask[1] < mask[3] <= image.height):
             within = f"{image.width}×{image.height}"
             raise UnclipError(f"the box is {tuple(mask)}; give left, top, right, bottom within {within}")
         new = Image.new("L", image.size, 0)
-        new.paste(255, tuple(mask))
+        new.paste(255, (mask[0], mask[1], mask[2], mask[3]))
     else:
         found = open_picture(mask)
         if found.size != image.size:
             told = f"{found.width}×{found.height}, the picture {image.width}×{image.height}"
             raise UnclipError(f"the mask is {told}; make them the same size")
-        has_alpha = found.mode == "RGBA"
-        new = found.getchannel("A").point(lambda v: 255 * (v < 128)) if has_alpha else found.convert("L")
-        new = new.point(lambda v: 255 * (v >= 128))
+        new = clear(found) if found.mode == "RGBA" else found.convert("L").point([0] * 128 + [255] * 128)
     low, high = new.getextrema()
     if high == 0:
         raise UnclipError("the mask is empty, so there is nothing to draw; mark the part with white, or transparency")
