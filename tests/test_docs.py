@@ -59,13 +59,13 @@ def test_every_command_line_is_understood(name, line, monkeypatch, capsys):
         for text in seen[0].set:
             assert changed(recipes, *assignment(text)) != recipes
     if words[0] == "evaluate":
-        assert seen[0].measure in ("alignment", "prior")
+        assert seen[0].measure in ("alignment", "prior", "words")
 
 
 @pytest.mark.parametrize("name", TEXT)
 def test_every_option_named_in_a_sentence_exists(name, capsys):
     known = set()
-    measures = [["evaluate", "alignment"], ["evaluate", "prior"]]
+    measures = [["evaluate", measure] for measure in ("alignment", "prior", "words")]
     for command in [[c] for c in COMMANDS] + [*measures, ["data", "illustrations"]]:
         assert main([*command, "--help"]) == 0
         known |= set(re.findall(r"--[a-z_-]+", capsys.readouterr().out))

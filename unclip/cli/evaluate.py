@@ -37,6 +37,15 @@ def add_parser(subparsers: Any) -> None:
     text = "first measure what the prior's sampler analytic needs, and store it with the weights"
     prior.add_argument("--store-variance", action="store_true", help=text)
     add_options(prior, PRIOR)
+    words = measures.add_parser(
+        "words",
+        help="does CLIP understand synonyms that no caption holds, and Chinese?",
+        description="Ask for the concept of 200 words that no caption of the illustrations holds, and of labels in "
+        "both languages: is z_t nearest to its pictures' mean z_i, among 32? Nothing is drawn.",
+    )
+    words.add_argument("--data", metavar="DIR", required=True, help="the corpus: unclip data illustrations DIR")
+    words.add_argument("--json", action="store_true", help="print the results as JSON")
+    add_machine_options(words)
 
 
 def add_options(parser: argparse.ArgumentParser, settings: Sequence[str]) -> None:
@@ -56,6 +65,12 @@ def add_options(parser: argparse.ArgumentParser, settings: Sequence[str]) -> Non
 def run(args: argparse.Namespace) -> int:
     import json
 
+    if args.measure == "words":
+        from unclip.evaluate import words
+
+        results = words.words(load(args, args.weights), args.data)
+        print(json.dumps(results, indent=1) if args.json else words.table(results))
+        return 0
     names = PRIOR if args.measure == "prior" else DRAWN
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings = from_dict(Settings, chosen)
