@@ -12,6 +12,7 @@ from unclip.diffusion.process import Process
 from unclip.lineage.adm import ADMSystem, Classifier, ClassifierConfig, NoisedConfig
 from unclip.lineage.ddpm import DDPMSystem, Diffusion, DiffusionConfig, ImprovedSystem
 from unclip.lineage.glide import GLIDE, GLIDEConfig, GLIDESystem, NoisedCLIP, NoisedCLIPConfig, holes
+from unclip.lineage.palette import shrink
 from unclip.lineage.pyramid import PyramidConfig
 from unclip.lineage.reader import reader
 from unclip.models.decoder import DecoderConfig
@@ -20,7 +21,7 @@ from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 
 NET = UNetConfig(3, 3, (24, 32), 1, (1,), 16, patch=2, scale_shift=False)
-DDPM = DiffusionConfig(16, False, replace(NET, channels=(32, 48)), Process("linear", 100))
+DDPM = DiffusionConfig(8, False, replace(NET, patch=1), Process("linear", 50))  # eps needs room for all its values
 IMPROVED = DiffusionConfig(16, True, replace(NET, out_channels=6), Process("cosine", 50, "x0", "learned", cap=20.0))
 
 
@@ -78,10 +79,11 @@ def test_by_heart(kind, eight, memorise, nearest):
     else:
         unet = replace(IMPROVED.unet, attention=(0, 1), scale_shift=True)
         net, system = Diffusion(replace(IMPROVED, importance=False, unet=unet)), ADMSystem
+    eight = shrink(eight, net.config.size)
     batch = eight.repeat(4, 1, 1, 1)
     with torch.no_grad():
         before = net.bits(eight, 20).mean().item()
-    memorise(net, lambda g: net.loss(batch, g), 900, 2e-3)
+    memorise(net, lambda g: net.loss(batch, g), 900)
     ready = system(**{kind: net})
     drawn = net.sample(Draw(range(16), "x"), 50)
     error, which = nearest(drawn, eight)
