@@ -38,7 +38,8 @@ def write(rows: Sequence[dict[str, Any]], sheets: Sequence[Tensor], about: dict[
     order = ", ".join(row["system"] for row in rows)
     notes = NOTES.format(space=about["space"], pictures=about["pictures"])
     head, body = [title for title, _ in COLUMNS.values()], [cells(row) for row in rows]
-    bars = ["|" + "|".join(line) + "|" for line in (head, ["---"] * len(head), *body)]
+    lines = (head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in line] for line in body))
+    bars = ["|" + "|".join(line) + "|" for line in lines]  # p(x | z) has a bar of its own
     parts = ["# The lineage of DALL·E 2, measured", "\n".join(bars), notes, f"Rows: {order}. Columns: {captions}.",
              "![each system's eight pictures](lineage.png)", *(f"![{name}]({name})" for name in plots)]  # fmt: skip
     write_bytes(out / "report.md", ("\n\n".join(parts) + "\n").encode())
