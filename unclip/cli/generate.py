@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable([Path(args.previews) / "x.png"])
     system = load(args, args.weights)
 
-    request = system.fit(request)
+    request = system.fit(replace(request, settings=Settings(**system.defaults | chosen)))
     for text in dict.fromkeys([*request.prompts, request.negative]):
         if unseen := system.cut(text):
             warn(f"a prompt is too long for these weights; left out: {unseen!r}")

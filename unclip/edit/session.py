@@ -51,7 +51,8 @@ class Session:
     ):
         for prompt in prompts:
             check_text(prompt)
-        request = Request.of("any", len(prompts), seed, negative_prompt, callback, {"guidance": 1.0} | settings)
+        settings = system.defaults | {"guidance": 1.0} | settings
+        request = Request.of("any", len(prompts), seed, negative_prompt, callback, settings)
         if request.settings.fast:
             raise UnclipError("a few-step student cannot go back to x_T, nor part of the way; leave out fast")
         seeds = request.seeds[:1] * len(prompts) if frames else request.seeds
