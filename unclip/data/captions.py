@@ -46,6 +46,10 @@ HOUSE = {"noto emoji", "flat twitter emoji", "flat vector emoji", "glossy 3d emo
 NAMING = {"label": "label, style", "label: keywords": "keywords, style", "keyword": "keywords, style",
           "chinese": "chinese, style"}  # fmt: skip
 
+INTRODUCED = 0.15  # how often a caption that is a label alone begins as people begin: "a picture of …"
+INTRODUCTIONS = ("a picture of", "a drawing of", "an image of", "an illustration of")
+COLOURED = 0.15  # how often a picture with one ruling colour is called by it: "a red car"
+
 
 def canonical(meta: Mapping[str, Any]) -> str:
     """The caption stored beside the picture: "{label}, {style}"."""
@@ -57,6 +61,7 @@ def draw(meta: Mapping[str, Any], rng: random.Random, background: str | None = N
 
     background: the name in COLOURS of the flat ground behind the picture; None says nothing about it.
     ink: the name in COLOURS a one-colour picture was painted with.
+    A `colour` in `meta`, the one that rules in the picture, is named now and then.
     """
     if "label" not in meta:
         text = meta.get("caption", "")
@@ -67,6 +72,11 @@ def draw(meta: Mapping[str, Any], rng: random.Random, background: str | None = N
     keywords = [k for k in meta.get("keywords", ()) if k != meta["label"]]
     if ("keyword" in template and len(keywords) < 2) or ("chinese" in template and not meta.get("label_zh")):
         template = "label, style"
+    ruling = meta.get("colour")
+    if ruling and not ink and rng.random() < COLOURED and ruling not in meta["label"]:
+        meta = {**meta, "label": f"{ruling} {meta['label']}"}
+        if meta.get("label_zh"):
+            meta["label_zh"] = f"{CHINESE[ruling]}的{meta['label_zh']}"
     if "chinese" in template:
         return _chinese(meta, template, background, ink)
 
@@ -79,6 +89,8 @@ def draw(meta: Mapping[str, Any], rng: random.Random, background: str | None = N
     elif ink:
         label = f"{ink} {label}"
     counted = article(label) if rng.random() < 0.5 else label  # people write "horse" and "a horse"
+    if template == "label" and rng.random() < INTRODUCED:
+        counted = f"{rng.choice(INTRODUCTIONS)} {counted}"
     text = {
         "label, style": f"{counted}, {style}",
         "label": counted,

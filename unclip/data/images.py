@@ -45,6 +45,23 @@ def compose(rgba: Tensor, ground: Tensor | None = None) -> Tensor:
     return (rgba[:, :3] * alpha + ground[:, :, None, None] * (1 - alpha)) / 127.5 - 1
 
 
+def colours(rgba: Tensor, share: float = 0.4) -> list[str | None]:
+    """The colour that `share` or more of each picture's own surface is nearest to, of COLOURS; uint8 [N, 4, S, S].
+
+    White, grey and black are left out: outlines and paper are not what a thing is called by.
+    """
+    names = list(captions.COLOURS)
+    palette, ruling = torch.tensor(list(captions.COLOURS.values()), dtype=torch.float32), []
+    for part in rgba.cpu().split(256):
+        small = F.avg_pool2d(part.float(), max(1, part.shape[-1] // 32)).flatten(2).mT  # [n, pixels, 4]
+        nearest = torch.cdist(small[..., :3].contiguous(), palette).argmin(-1)
+        seen = small[..., 3:] > 128
+        shares = (F.one_hot(nearest, len(names)) * seen).sum(1) / seen.sum(1).clamp(min=1)
+        most, which = shares[:, 3:].max(dim=1)
+        ruling += [names[3 + i] if much >= share else None for much, i in zip(most, which.tolist(), strict=True)]
+    return ruling
+
+
 @dataclass
 class Batch:
     index: Tensor  # [B], rows of the corpus
@@ -85,7 +102,9 @@ class Corpus:
 
         with ThreadPoolExecutor(2) as pool:
             images = list(pool.map(picture, samples))
-        return cls(torch.stack(images), [s.meta for s in samples])
+        whole = torch.stack(images)
+        ruling = colours(whole)
+        return cls(whole, [s.meta | ({"colour": c} if c else {}) for s, c in zip(samples, ruling, strict=True)])
 
     def __len__(self) -> int:
         return len(self.meta)

@@ -30,7 +30,7 @@ def prior() -> PriorRecipe:
     return PriorRecipe(
         "prior",
         PriorConfig(whiten=0.5, transformer=TransformerConfig(width=256, depth=6, heads=4)),
-        TrainConfig(steps=9000, batch=128, optimiser="muon", lr=1.6e-3, warmup=100, decay=0.3, weight_decay=0.03,
+        TrainConfig(steps=10_400, batch=128, optimiser="muon", lr=1.6e-3, warmup=100, decay=0.3, weight_decay=0.03,
                     ema=0.998, save_every=500, sample_every=500),
     )  # fmt: skip
 
