@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unclip.errors import UnclipError
 from unclip.files import sha256
-from unclip.models.clip import CLIP, CLIPConfig
+from unclip.models.clip import CLIP, CLIPConfig, ImageTower
 from unclip.models.tokenizer import Tokenizer
 from unclip.weights import hub
 from unclip.weights.checkpoint import CONFIG, WEIGHTS, load_module
@@ -34,6 +34,8 @@ class Judge:
             )
         self.clip, self.tokenizer, self.name, self.sha256 = clip, tokenizer, name, sha256
         self.tower = copy.deepcopy(clip.image)
+        assert isinstance(self.tower, ImageTower), "a judge looks through a vision Transformer"
+        self.project = self.tower.project
         self.tower.project = nn.Identity()  # type: ignore[assignment]
         self.size, self.device = clip.config.image_size, clip.log_scale.device
 
@@ -63,7 +65,7 @@ class Judge:
         """N pictures → features [N, width] in float64, and unit z_i [N, embed]; both on the CPU."""
         parts = [self.tower(tensor(pictures[i : i + BATCH]).to(self.device)) for i in range(0, len(pictures), BATCH)]
         features = torch.cat(parts)
-        z_i = F.normalize(self.clip.image.project(features).float(), dim=-1)
+        z_i = F.normalize(self.project(features).float(), dim=-1)
         return features.double().cpu(), z_i.cpu()
 
     @torch.inference_mode()

@@ -69,7 +69,7 @@ img{{max-width:100%}}</style>
 def plot(rows: Sequence[dict[str, Any]], guidance: Sequence[dict[str, float]], out: Path) -> list[str]:
     """Fidelity against diversity of every system, and of ADM as its classifier's scale grows; their file names."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:  # the `report` extra; the page does without
         return []
     kinds = {"systems.png": [(r["recall"], r["precision"], r["system"]) for r in rows if "recall" in r],

@@ -123,7 +123,7 @@ class CLIP(nn.Module):
         keep: the share of patches seen, drawn from `g` (FLIP: half the work, and an augmentation).
         With a `sketch`, the squared error of the thumbnail is added: captions alone teach z_i what is shown, not where.
         """
-        patches = self.image.position.shape[1] - 1
+        patches = (self.config.image_size // self.config.patch) ** 2
         kept = torch.rand(len(pictures), patches, generator=g).argsort(1)[:, : max(1, round(keep * patches))]
         z_i = self.encode_image(pictures, kept.to(pictures.device) if keep < 1 else None)
         z_t = self.encode_text(tokens)[1]

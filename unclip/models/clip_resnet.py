@@ -27,7 +27,8 @@ class Bottleneck(nn.Module):
         self.conv_2, self.norm_2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
         self.pool = pool
         self.conv_3, self.norm_3 = nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out)
-        parts = OrderedDict(pool=pool, conv=nn.Conv2d(cin, out, 1, bias=False), norm=nn.BatchNorm2d(out))
+        conv, norm = nn.Conv2d(cin, out, 1, bias=False), nn.BatchNorm2d(out)
+        parts: OrderedDict[str, nn.Module] = OrderedDict(pool=pool, conv=conv, norm=norm)
         self.skip = nn.Sequential(parts) if stride > 1 or cin != out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,8 +50,8 @@ class AttentionPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2).mT
         x = torch.cat([x.mean(1, keepdim=True), x], dim=1) + self.position
-        split = (h.unflatten(-1, (self.heads, -1)).transpose(1, 2) for h in (self.q(x[:, :1]), self.k(x), self.v(x)))
-        return self.project(attend(*split, None).flatten(1))
+        q, k, v = (h.unflatten(-1, (self.heads, -1)).transpose(1, 2) for h in (self.q(x[:, :1]), self.k(x), self.v(x)))
+        return self.project(attend(q, k, v, None).flatten(1))
 
 
 class AttentionResNet(nn.Module):

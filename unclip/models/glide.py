@@ -53,8 +53,8 @@ class Glide(nn.Module):
         text, _ = self.text(x)
         joined, size = [], self.config.size
         if self.config.inpaint:
-            mask = text.new_zeros(len(text), 1, size, size) if mask is None else mask
-            joined += [mask.expand(-1, 3, -1, -1) * (0 if picture is None else picture), mask]
+            stays = text.new_zeros(len(text), 1, size, size) if mask is None else mask
+            joined += [stays.expand(-1, 3, -1, -1) * (0 if picture is None else picture), stays]
         if self.config.low:
             assert low is not None, "an upsampler needs the small picture"
             joined.append(enlarged(low, text.new_empty(1, 1, size, size)))

@@ -93,7 +93,8 @@ class Affine(nn.Module):
     @torch.no_grad()
     def fit(self, z_i: Tensor) -> None:
         """Take the mean and deviation of z_i [N, D]."""
-        self.mean.copy_(z_i.mean(0)), self.deviation.copy_(z_i.std(0))
+        self.mean.copy_(z_i.mean(0))
+        self.deviation.copy_(z_i.std(0))
 
     def reach(self) -> float:
         return self.deviations

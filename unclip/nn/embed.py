@@ -21,4 +21,4 @@ class TimeEmbedding(nn.Sequential):
         self.width = width
 
     def forward(self, t: Tensor) -> Tensor:
-        return super().forward(sinusoidal(t, self.width).to(self[0].weight.dtype))
+        return super().forward(sinusoidal(t, self.width).to(next(self.parameters()).dtype))

@@ -67,14 +67,15 @@ class ResBlock(nn.Module):
         norm: type[GroupNorm] | type[PixelNorm] = GroupNorm,
     ):
         super().__init__()
-        self.how, self.scale_shift = how, scale_shift
+        self.how: Literal["up", "down"] | None = how
+        self.scale_shift = scale_shift
         self.norm_1, self.conv_1 = norm(in_channels), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.emb = nn.Linear(emb, (2 if scale_shift else 1) * out_channels) if emb else None
         self.norm_2, self.dropout = norm(out_channels), nn.Dropout(dropout)
         self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = Pointwise(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-        nn.init.zeros_(self.conv_2.weight)
-        nn.init.zeros_(self.conv_2.bias)
+        for last in self.conv_2.parameters():
+            nn.init.zeros_(last)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """emb has passed the SiLU already: it is the same for every block."""

@@ -67,6 +67,7 @@ class Transformer(nn.Module):
             nn.init.zeros_(module.bias)
         if isinstance(module, Block):  # residual branches start small: their sum keeps unit scale at any depth
             for last in (module.attention.out, module.mlp[2]):
+                assert isinstance(last, nn.Linear)
                 nn.init.normal_(last.weight, std=0.7 / (last.in_features * 2 * self.config.depth) ** 0.5)
 
     def forward(

@@ -112,7 +112,7 @@ class Halves(nn.Module):
         """The middle's output, and what each block on the way down gave."""
         h = self.conv_in(h)
         skips = [h]
-        for block, attention in self.down:
+        for block, attention in self.down:  # pyright: ignore[reportGeneralTypeIssues]
             h = look(attention, block(h, e))
             skips.append(h)
         h = self.middle[0](h, e)
@@ -142,17 +142,16 @@ class UNet(Halves):
         c, width, skips = config, config.channels[-1], list(self.widths)
         self.up = nn.ModuleList()
         for i in reversed(range(len(c.channels))):
-            for _ in range(c.depth + 1):
-                self.up.append(
-                    nn.ModuleList([self.res(width + skips.pop(), c.channels[i]), self.attend(i), nn.Identity()])
-                )
+            for k in range(c.depth + 1):
+                block = self.res(width + skips.pop(), c.channels[i])
                 width = c.channels[i]
-            if i > 0:
-                self.up[-1][2] = self.resize(width, "up")
+                last = i > 0 and k == c.depth
+                resize = self.resize(width, "up") if last else nn.Identity()
+                self.up.append(nn.ModuleList([block, self.attend(i), resize]))
         self.norm_out = self.norm(width)
         self.conv_out = nn.Conv2d(width, c.out_channels * c.patch**2, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for last in self.conv_out.parameters():
+            nn.init.zeros_(last)
 
     def attentions(self) -> list[SpatialAttention]:
         return [m for m in self.modules() if isinstance(m, SpatialAttention)]
@@ -175,7 +174,7 @@ class UNet(Halves):
         look = looking(keys, seen)
         x = F.pixel_unshuffle(x, self.config.patch)
         h, skips = self.halve(x if layout is None else torch.cat([x, layout.to(x)], dim=1), e, look)
-        for block, attention, resize in self.up:
+        for block, attention, resize in self.up:  # pyright: ignore[reportGeneralTypeIssues]
             h = look(attention, block(torch.cat([h, skips.pop()], dim=1), e))
             h = h if isinstance(resize, nn.Identity) else resize(h, e)
         h = self.conv_out(F.silu(self.norm_out(h)))

@@ -23,68 +23,68 @@ from unclip.lineage.vqvae import VQVAE2System, VQVAESystem
 from unclip.train.recipe import Recipe, TrainConfig
 from unclip.train.stages import lineage as s
 
-QUIET = {"warmup": 50, "save_every": 100_000, "sample_every": 100_000, "log_every": 50}  # at the end: runs are short
-DIFFUSION = TrainConfig(3000, 32, lr=1e-3, ema=0.998, **QUIET)
+QUIET = TrainConfig(warmup=50, save_every=100_000, sample_every=100_000, log_every=50)  # at the end: runs are short
+DIFFUSION = replace(QUIET, steps=3000, batch=32, lr=1e-3, ema=0.998)
 
 
 def ae() -> s.AERecipe:
-    return s.AERecipe("ae", train=TrainConfig(3000, 32, lr=1e-3, **QUIET), data=s.PLAIN)
+    return s.AERecipe("ae", train=replace(QUIET, steps=3000, batch=32, lr=1e-3), data=s.PLAIN)
 
 
 def dae() -> s.AERecipe:
-    return s.AERecipe("dae", AEConfig(noise=0.5), TrainConfig(3000, 32, lr=1e-3, **QUIET), s.PLAIN)
+    return s.AERecipe("dae", AEConfig(noise=0.5), replace(QUIET, steps=3000, batch=32, lr=1e-3), s.PLAIN)
 
 
 def mae() -> s.MAERecipe:
-    return s.MAERecipe("mae", train=TrainConfig(3000, 64, lr=1e-3, weight_decay=0.05, **QUIET), data=s.PLAIN)
+    return s.MAERecipe("mae", train=replace(QUIET, steps=3000, batch=64, lr=1e-3, weight_decay=0.05), data=s.PLAIN)
 
 
 def vae() -> s.VAERecipe:
-    return s.VAERecipe("vae", train=TrainConfig(3000, 32, lr=1e-3, **QUIET), data=s.PLAIN)
+    return s.VAERecipe("vae", train=replace(QUIET, steps=3000, batch=32, lr=1e-3), data=s.PLAIN)
 
 
 def pixelcnn() -> s.PixelsRecipe:
-    return s.PixelsRecipe("pixelcnn", train=TrainConfig(2000, 16, lr=1e-3, **QUIET), data=s.PLAIN)
+    return s.PixelsRecipe("pixelcnn", train=replace(QUIET, steps=2000, batch=16, lr=1e-3), data=s.PLAIN)
 
 
 def vqvae() -> s.VQVAERecipe:
-    return s.VQVAERecipe("vqvae", train=TrainConfig(2000, 32, lr=1e-3, **QUIET), data=s.PLAIN)
+    return s.VQVAERecipe("vqvae", train=replace(QUIET, steps=2000, batch=32, lr=1e-3), data=s.PLAIN)
 
 
 def vqvae_prior() -> s.CodesRecipe:
-    return s.CodesRecipe("vqvae_prior", train=TrainConfig(2000, 32, lr=1e-3, **QUIET), data=s.PLAIN)
+    return s.CodesRecipe("vqvae_prior", train=replace(QUIET, steps=2000, batch=32, lr=1e-3), data=s.PLAIN)
 
 
 def vqvae2() -> s.VQVAE2Recipe:
-    return s.VQVAE2Recipe("vqvae2", train=TrainConfig(2000, 32, lr=1e-3, **QUIET), data=s.PLAIN)
+    return s.VQVAE2Recipe("vqvae2", train=replace(QUIET, steps=2000, batch=32, lr=1e-3), data=s.PLAIN)
 
 
 def vqvae2_top() -> s.TwoLevelRecipe:
-    return s.TwoLevelRecipe("vqvae2_top", PixelCNNConfig(8), TrainConfig(2000, 32, lr=1e-3, **QUIET), s.PLAIN)
+    return s.TwoLevelRecipe("vqvae2_top", PixelCNNConfig(8), replace(QUIET, steps=2000, batch=32, lr=1e-3), s.PLAIN)
 
 
 def vqvae2_bottom() -> s.TwoLevelRecipe:
     return s.TwoLevelRecipe(
-        "vqvae2_bottom", PixelCNNConfig(16, depth=5, given=512), TrainConfig(2000, 32, lr=1e-3, **QUIET), s.PLAIN
+        "vqvae2_bottom", PixelCNNConfig(16, depth=5, given=512), replace(QUIET, steps=2000, batch=32, lr=1e-3), s.PLAIN
     )
 
 
 def dvae() -> s.DVAERecipe:
-    return s.DVAERecipe("dvae", train=TrainConfig(2000, 32, lr=1e-3, **QUIET), data=s.PLAIN)
+    return s.DVAERecipe("dvae", train=replace(QUIET, steps=2000, batch=32, lr=1e-3), data=s.PLAIN)
 
 
 def dalle1() -> s.DALLERecipe:
-    return s.DALLERecipe("dalle1", train=TrainConfig(2000, 32, lr=1e-3, weight_decay=0.05, **QUIET), data=s.PLAIN)
+    return s.DALLERecipe("dalle1", train=replace(QUIET, steps=2000, batch=32, lr=1e-3, weight_decay=0.05), data=s.PLAIN)
 
 
 def image_gpt() -> s.PixelGPTRecipe:
-    return s.PixelGPTRecipe("image_gpt", train=TrainConfig(2000, 16, lr=2e-3, **QUIET), data=s.PLAIN)
+    return s.PixelGPTRecipe("image_gpt", train=replace(QUIET, steps=2000, batch=16, lr=2e-3), data=s.PLAIN)
 
 
 def gan() -> s.GANRecipe:
     """Its two players need a rate that stays, and gradients of their own size."""
-    return s.GANRecipe("gan", train=TrainConfig(4000, 32, lr=4e-4, beta2=0.98, weight_decay=0.0, ema=0.995, clip=1e3,
-                                                **QUIET), data=s.PLAIN)  # fmt: skip
+    settings = replace(QUIET, steps=4000, batch=32, lr=4e-4, beta2=0.98, weight_decay=0.0, ema=0.995, clip=1e3)
+    return s.GANRecipe("gan", train=settings, data=s.PLAIN)
 
 
 def ddpm() -> s.DiffusionRecipe:
@@ -111,16 +111,16 @@ def adm() -> s.DiffusionRecipe:
 def adm_classifier() -> s.ClassifierRecipe:
     names = tuple(dict.fromkeys(source.style for source in SOURCES))
     model = ClassifierConfig(names, NoisedConfig(out=len(names)))
-    return s.ClassifierRecipe("adm_classifier", model, TrainConfig(2000, 64, lr=1e-3, **QUIET), s.PLAIN)
+    return s.ClassifierRecipe("adm_classifier", model, replace(QUIET, steps=2000, batch=64, lr=1e-3), s.PLAIN)
 
 
 def glide() -> s.GLIDERecipe:
-    return s.GLIDERecipe("glide", train=TrainConfig(3000, 32, optimiser="muon", lr=1e-3, ema=0.995, **QUIET),
+    return s.GLIDERecipe("glide", train=replace(QUIET, steps=3000, batch=32, optimiser="muon", lr=1e-3, ema=0.995),
                          data=s.PLAIN)  # fmt: skip
 
 
 def glide_clip() -> s.NoisedCLIPRecipe:
-    return s.NoisedCLIPRecipe("glide_clip", train=TrainConfig(2000, 64, lr=1e-3, weight_decay=0.1, **QUIET),
+    return s.NoisedCLIPRecipe("glide_clip", train=replace(QUIET, steps=2000, batch=64, lr=1e-3, weight_decay=0.1),
                               data=s.PLAIN)  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from unclip.errors import UnclipError
 
@@ -55,7 +55,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     """`value` as `hint` wants it: lists become tuples, objects dataclasses, whole numbers floats."""
     origin, inner = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
-        return from_dict(hint, value, path)
+        return from_dict(cast(type, hint), value, path)
     if origin is Literal and value in inner:
         return value
     if origin in (Union, types.UnionType):
