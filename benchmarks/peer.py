@@ -29,6 +29,8 @@ def compare(system: UnCLIP, rounds: int) -> str:
     head = ["network", "steps", "GFLOP", "diffusers'", "ms a step", "diffusers'", "times faster"]
     return table(head, rows)
 
+CAPTIONS = ["", "a red fox, flat vector emoji"]  # nothing, and something: a guided pair
+
 
 def flops(call: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
@@ -45,10 +47,9 @@ def prior(system: UnCLIP) -> tuple[Callable, Callable]:
         num_attention_heads=c.transformer.heads, attention_head_dim=c.transformer.width // c.transformer.heads,
         num_layers=c.transformer.depth, embedding_dim=c.embed, num_embeddings=c.context,
     ).eval()  # fmt: skip
-    tokens, text, z_t = system.read(["", "a red fox, flat vector emoji"])
-    given = system.prior.condition(text, z_t, tokens != 0, torch.tensor([True, False]))
-    x, time = torch.randn(2, c.embed), torch.full((2,), 500.0)
-    hidden, seen = torch.randn(2, c.context, c.embed), tokens != 0
+    seen, text, z_t = system.read(CAPTIONS)
+    given = system.prior.condition(text, z_t, seen, torch.tensor([True, False]))
+    x, time, hidden = torch.randn(2, c.embed), torch.full((2,), 500.0), torch.randn(2, c.context, c.embed)
     return lambda: system.prior(x, time, given), lambda: peer(x, 500, z_t, hidden, seen)
 
 
@@ -66,7 +67,7 @@ def decoder(system: UnCLIP) -> tuple[Callable, Callable]:
         layers_per_block=unet.depth, attention_head_dim=unet.head, cross_attention_dim=c.text.width,
         resnet_time_scale_shift="scale_shift", class_embed_type="identity",
     ).eval()  # fmt: skip
-    tokens, _, z_t = system.read(["", "a red fox, flat vector emoji"])
+    z_t, tokens = system.read(CAPTIONS)[2], system.tokenizer.encode(CAPTIONS, c.context)[0]
     given = system.decoder.condition(z_t, tokens, torch.tensor([True, False]), torch.tensor([True, False]))
     x, time = torch.randn(2, 3, c.size, c.size).to(memory_format=torch.channels_last), torch.full((2,), 500.0)
     patches = torch.randn(2, unet.in_channels * unet.patch**2, grid, grid)

@@ -30,12 +30,14 @@ def main() -> None:
 def comparisons(system: UnCLIP, many: int):
     """(what, name of the slow way, name of the fast way, both as calls): the same numbers come out of either."""
     size, embed, device = system.decoder.config.size, system.clip.config.embed, system.device
-    tokens, text, z_t = system.read(["", "a red fox, flat vector emoji"])
+    captions = ["", "a red fox, flat vector emoji"]
+    seen, text, z_t = system.read(captions)
+    tokens = system.tokenizer.encode(captions, system.decoder.config.context)[0].to(device)
     drop = torch.tensor([True, False], device=device)
     time = torch.full((2 * many,), 500.0, device=device)
 
     def prior_given():
-        return system.prior.condition(text, z_t, tokens != 0, drop)
+        return system.prior.condition(text, z_t, seen, drop)
 
     def decoder_given(n: int):
         return system.decoder.condition(torch.cat([z_t] * n), torch.cat([tokens] * n), drop.repeat(n), drop.repeat(n))

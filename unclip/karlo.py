@@ -58,10 +58,11 @@ class Karlo(UnCLIP):
         self.to("cpu", torch.float32)
 
     def read(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Captions → tokens [B, 77], encoded text [B, 77, width] and z_t [B, D] as CLIP gives it."""
-        tokens = self.tokenizer.encode(list(prompts), self.clip.config.context)[0].to(self.device)
-        text, z_t = self.clip.text(tokens)
-        return tokens, text, z_t.float()
+        """Captions → seen [B, 77] (true where a token is: CLIP's "!" is 0, as padding is), encoded text [B, 77, width]
+        and z_t [B, D] as CLIP gives it."""
+        tokens, seen = self.tokenizer.encode(list(prompts), self.clip.config.context)
+        text, z_t = self.clip.text(tokens.to(self.device))
+        return seen.to(self.device), text, z_t.float()
 
     def embed(self, x: Tensor) -> Tensor:
         """pictures [B, 3, S, S] in [−1, 1] → z_i [B, D] as CLIP gives it."""
@@ -77,9 +78,9 @@ class Karlo(UnCLIP):
         """The decoder with its guidance, and its condition: z_i [B, D] and a caption for each."""
         n, halves = len(z_i), 1 if s.guidance == 1 else 2
         texts = [*[negative] * (halves - 1) * n, *each(prompt, n)]
-        tokens, text, z_t = self.read(texts)
+        seen, text, z_t = self.read(texts)
         absent = (torch.arange(len(texts), device=self.device) < len(texts) - n) | blind
-        given = self.decoder.condition(z_i.repeat(halves, 1), text, z_t, tokens != 0, absent)
+        given = self.decoder.condition(z_i.repeat(halves, 1), text, z_t, seen, absent)
         denoise = self.decoder.config.diffusion.denoiser(self.decoder)
         return Clip(CFG(denoise, s.guidance) if halves == 2 else denoise), given
 

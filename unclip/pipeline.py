@@ -68,10 +68,9 @@ class UnCLIP:
     # ---- from the caption to the picture ---------------------------------------------------------------------
 
     def read(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Captions → tokens [B, L], encoded text [B, L, width] and unit z_t [B, D]."""
-        tokens, _ = self.tokenizer.encode(list(prompts), self.clip.config.context)
-        tokens = tokens.to(self.device)
-        return tokens, *self.clip.encode_text(tokens)
+        """Captions → seen [B, L] (true where a token is), encoded text [B, L, width] and unit z_t [B, D]."""
+        tokens, seen = self.tokenizer.encode(list(prompts), self.clip.config.context)
+        return seen.to(self.device), *self.clip.encode_text(tokens.to(self.device))
 
     def embed(self, x: Tensor) -> Tensor:
         """pictures [B, 3, S, S] in [−1, 1] → unit z_i [B, D]."""
@@ -83,12 +82,12 @@ class UnCLIP:
     ) -> Tensor:
         """A caption, or one for each generator of `draw` → unit z_i [B, D], the best of `best_of` candidates."""
         n, net = len(draw.generators), self.prior_of(s)
-        tokens, text, z_t = self.read([*[negative] * n, *each(prompt, n)])
+        seen, text, z_t = self.read([*[negative] * n, *each(prompt, n)])
         if net is None:
             return z_t[n:]
         absent = (torch.arange(2 * n, device=self.device) < n) & (not negative)
         absent = absent & (not isinstance(net, Prior) or net.config.null)
-        given, noises = net.condition(text, z_t, tokens != 0, absent), Several(draw, s.best_of)
+        given, noises = net.condition(text, z_t, seen, absent), Several(draw, s.best_of)
         if isinstance(net, Prior):
             z_i = self.denoised(net, given, noises, s, tell)
         else:

@@ -88,7 +88,7 @@ def text_diff(
     else:
         towards = session.typical(text)
         away = session.typical(base) if base else torch.zeros_like(towards)
-    z_d = F.normalize(towards - away, dim=-1)
+    z_d = F.normalize(towards - away, dim=-1) * start.z_i.norm(dim=-1, keepdim=True)  # 1, but not in every CLIP
 
     def paint(i: int, tell: Any) -> tuple[Tensor, Tensor]:
         z_i = slerp(start.z_i, z_d, angles[i])

@@ -116,9 +116,9 @@ def store_variance(system: UnCLIP, folder: Path, data: str | Path, limit: int = 
     config, parts = system.prior.config, []
     for name in ("val", "compose"):
         split = Split.load(Path(data), system.decoder.config.size, name, limit=limit)
-        tokens, text, z_t = system.read(split.captions)
-        drop = torch.zeros(len(tokens), dtype=torch.bool, device=system.device)
-        given = system.prior.condition(text, z_t, tokens != 0, drop)
+        seen, text, z_t = system.read(split.captions)
+        drop = torch.zeros(len(seen), dtype=torch.bool, device=system.device)
+        given = system.prior.condition(text, z_t, seen, drop)
         parts.append(system.prior.measure(true(system, split)[0], given, LEVELS))
     tensors, notes = read_tensors(folder / "prior" / WEIGHTS)
     tensors["error"] = torch.stack(parts).mean(0).to(tensors["position"])

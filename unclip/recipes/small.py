@@ -33,7 +33,7 @@ def clip() -> CLIPRecipe:
 def prior() -> PriorRecipe:
     return PriorRecipe(
         "prior",
-        PriorConfig(transformer=TransformerConfig(width=256, depth=6, heads=4)),
+        PriorConfig(whiten=0.5, transformer=TransformerConfig(width=256, depth=6, heads=4)),
         TrainConfig(steps=12_000, batch=512, lr=6e-4, weight_decay=0.03, ema=0.9995,
                     save_every=2000, sample_every=2000),
         EVERYTHING,
