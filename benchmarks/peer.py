@@ -10,6 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from unclip.pipeline import UnCLIP
 from unclip.settings import Settings
 
+CAPTIONS = ["", "a red fox, flat vector emoji"]  # nothing, and something: a guided pair
+
 
 @torch.inference_mode()
 def compare(system: UnCLIP, rounds: int) -> str:
@@ -28,8 +30,6 @@ def compare(system: UnCLIP, rounds: int) -> str:
     rows.append(["all steps, seconds", "", "", "", *totals, totals[1] / totals[0]])
     head = ["network", "steps", "GFLOP", "diffusers'", "ms a step", "diffusers'", "times faster"]
     return table(head, rows)
-
-CAPTIONS = ["", "a red fox, flat vector emoji"]  # nothing, and something: a guided pair
 
 
 def flops(call: Callable[[], object]) -> int:
