@@ -195,11 +195,11 @@ def test_what_comes_back(tiny):
     assert [image.size for image in result.images] == [(64, 64)] * 2
     assert result.embeddings.shape == (2, 16)
     torch.testing.assert_close(result.embeddings.norm(dim=1), torch.ones(2))
-    assert result.params == {"size": 64, "guidance": 2.0, "prior_guidance": 2.0, "best_of": 2, "sampler": "ddim",
+    assert result.params == {"size": 64, "guidance": 2.0, "prior_guidance": 3.0, "best_of": 2, "sampler": "ddim",
                              "upsampler_1024_steps": 4, "fast": 0, "tile": None, "negative_prompt": "blue",
                              "spacing": "even",
                              "guidance_z": None, "guidance_start": 0.0, "guidance_stop": 1.0, "guidance_rescale": 0.0,
-                             "threshold": None, "prior": "diffusion", "prior_sampler": "ddpm", "temperature": 1.0,
+                             "threshold": None, "prior": "diffusion", "prior_sampler": "ddim", "temperature": 1.0,
                              "top_p": 1.0} | FEW  # fmt: skip
 
 

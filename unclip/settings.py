@@ -30,7 +30,7 @@ class Settings:
     steps: int = 25
     guidance: float = 2.0
     prior_steps: int = 25
-    prior_guidance: float = 2.0
+    prior_guidance: float = 3.0
     upsampler_steps: int = 8  # 64 → 256
     upsampler_1024_steps: int = 4  # 256 → 1024
     fast: int = 0  # few-step students draw in so many calls a stage, guidance within; 0 is none of them
@@ -44,7 +44,7 @@ class Settings:
     guidance_rescale: float = 0.0  # share of the contrast added by guidance that is taken back
     threshold: float | None = None  # dynamic thresholding at this quantile; None clips at the picture's range
     prior: str = "diffusion"  # none decodes z_t as if it were z_i
-    prior_sampler: str = "ddpm"  # of the diffusion prior
+    prior_sampler: str = "ddim"  # of the diffusion prior: it measured best (docs/training.md)
     temperature: float = 1.0  # of the autoregressive prior, as top_p
     top_p: float = 1.0
 

@@ -65,7 +65,7 @@ def test_three_stops_and_weights(tiny, disc, box, back):
 
 
 def test_a_text_stop_is_what_the_prior_draws(tiny, disc):
-    drawn = tiny.interpolate([disc], ["a red fox"], frames=2, seed=5, prior_guidance=2.0, **FEW)
+    drawn = tiny.interpolate([disc], ["a red fox"], frames=2, seed=5, **FEW)
     generated = tiny.generate("a red fox", seed=5, **FEW)
     torch.testing.assert_close(drawn.embeddings[1], generated.embeddings[0])
 
