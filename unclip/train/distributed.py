@@ -1,5 +1,7 @@
 """One run in several processes: `torchrun --nproc-per-node N -m unclip.cli train …` shares each batch among them."""
 
+import atexit
+import gc
 import os
 from dataclasses import dataclass
 
@@ -26,6 +28,7 @@ class Team:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            atexit.register(leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
@@ -63,6 +66,14 @@ class Team:
             return objective
         # A share of a batch may leave a parameter unused, such as the null of a condition that no row has dropped.
         return DistributedDataParallel(objective, gradient_as_bucket_view=True, find_unused_parameters=True)
+
+
+def leave() -> None:
+    """Take the group apart while its threads can still be joined: left to the end of the interpreter, it aborts at
+    times. What shares gradients holds on to the group, perhaps in a cycle, so that goes first."""
+    gc.collect()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Objective(nn.Module):
