@@ -39,6 +39,7 @@ from unclip.settings import Callback, Generated, Reporter, Request, Settings
 from unclip.weights import hub
 from unclip.weights.checkpoint import load_module, save_module
 from unclip.weights.config import read_json
+from unclip.weights.fit import check_fit
 
 STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde,
                           "renoise": renoise}  # fmt: skip
@@ -380,26 +381,3 @@ Tell = Callable[[int, int, Tensor], None]  # step, steps, estimate of x0 [B, ...
 def each(prompt: str | Sequence[str], n: int) -> list[str]:
     """A caption for each of n pictures."""
     return [prompt] * n if isinstance(prompt, str) else list(prompt)
-
-
-def check_fit(tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
-              upsampler_1024: Upsampler | None, prior_ar: PriorAR | None) -> None:  # fmt: skip
-    """Parts that were not trained together would draw noise without a word."""
-    c, d = clip.config, decoder.config
-    priors = {"prior": prior.config} | ({"prior_ar": prior_ar.config} if prior_ar else {})
-    agree = {
-        "embedding spaces": {"clip": c.embed, "decoder": d.embed} | {name: p.embed for name, p in priors.items()},
-        "widths of encoded text": {"clip": c.text.width} | {name: p.text for name, p in priors.items()},
-        "caption lengths": {"clip": c.context} | {name: p.context for name, p in priors.items()},
-        "vocabularies": {"clip": c.vocab, "decoder": d.vocab},
-        "end tokens": {"tokenizer": tokenizer.end, "clip": c.end},
-        "small pictures": {"decoder": d.size} | ({"upsampler": upsampler.config.low} if upsampler else {}),
-        "pictures between the upsamplers": {
-            "upsampler": upsampler.config.size, "upsampler_1024": upsampler_1024.config.low
-        } if upsampler and upsampler_1024 else {},
-    }
-    for what, values in agree.items():
-        if len(set(values.values())) > 1:
-            raise UnclipError(f"these parts have different {what}: {values}; use parts trained on one CLIP")
-    if tokenizer.vocab_size > c.vocab:
-        raise UnclipError(f"the tokenizer has {tokenizer.vocab_size} entries, but CLIP knows {c.vocab}; use CLIP's own")

@@ -4,14 +4,12 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import unclip
 from unclip.cli.console import warn
-from unclip.cli.generate import SETTINGS, add_machine_options, check_writable, load, option, write
-from unclip.settings import Settings
+from unclip.cli.generate import SETTINGS, add_machine_options, add_settings, check_writable, load, write
 
 if TYPE_CHECKING:
     from unclip.pipeline import UnCLIP
@@ -30,11 +28,7 @@ def add_options(
         parser.add_argument("-n", type=int, default=n, metavar="N", help=f"pictures (default: {n})")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first picture (default: 0)")
     parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to steer away from")
-    defaults = {f.name: f.default for f in fields(Settings)} | {"guidance": guidance}
-    for name in USED:
-        kind, metavar, text = SETTINGS[name]
-        text += "" if defaults[name] is None else f" (default: {defaults[name]})"
-        parser.add_argument(option(name), type=kind, metavar=metavar, help=text)
+    add_settings(parser, USED, guidance=guidance)
     parser.add_argument("--grid", action="store_true", help="one sheet of all pictures, instead of a file for each")
     parser.add_argument("--no-metadata", action="store_true", help="leave out of the file how the picture was made")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each picture instead of its path")

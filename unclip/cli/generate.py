@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,16 +58,22 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-n", type=int, default=1, metavar="N", help="pictures of each prompt (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first picture (default: 0)")
     parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to steer away from")
-    defaults = {f.name: f.default for f in fields(Settings)}
-    for name, (kind, metavar, text) in SETTINGS.items():
-        text += "" if defaults[name] is None else f" (default: {defaults[name]})"
-        parser.add_argument(option(name), type=kind, metavar=metavar, help=text)
+    add_settings(parser, SETTINGS)
     parser.add_argument("--grid", action="store_true", help="one sheet of all pictures instead of a file for each")
     parser.add_argument("--previews", metavar="FOLDER", help="also write the estimate of the picture after every step")
     parser.add_argument("--no-metadata", action="store_true", help="leave out of the file how the picture was made")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each picture instead of its path")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     add_machine_options(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Iterable[str], **defaults: Any) -> None:
+    """An option for each of these settings; defaults: of a command that has others than `Settings`."""
+    defaults = {f.name: f.default for f in fields(Settings)} | defaults
+    for name in names:
+        kind, metavar, text = SETTINGS[name]
+        text += "" if defaults[name] is None else f" (default: {defaults[name]})"
+        parser.add_argument(option(name), type=kind, metavar=metavar, help=text)
 
 
 def add_machine_options(parser: argparse.ArgumentParser, weights: str | None = "mini") -> None:

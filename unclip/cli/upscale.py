@@ -2,13 +2,12 @@
 
 import argparse
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import unclip
 from unclip.cli.edits import read
-from unclip.cli.generate import SETTINGS, add_machine_options, check_writable, load, option, slug, write
+from unclip.cli.generate import SETTINGS, add_machine_options, add_settings, check_writable, load, slug, write
 from unclip.settings import Request, Settings
 
 USED = [name for name in SETTINGS if name.startswith(("upsampler", "tile"))]
@@ -28,11 +27,7 @@ def add_parser(subparsers: Any) -> None:
                         help="leave the work of the stage to SIZE, such as 256, to interpolation")  # fmt: skip
     parser.add_argument("-o", "--out", default=".", metavar="PATH", help="picture file, or a folder (default: .)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise (default: 0)")
-    defaults = {f.name: f.default for f in fields(Settings)}
-    for name in USED:
-        kind, metavar, text = SETTINGS[name]
-        text += "" if defaults[name] is None else f" (default: {defaults[name]})"
-        parser.add_argument(option(name), type=kind, metavar=metavar, help=text)
+    add_settings(parser, USED)
     parser.add_argument("--no-metadata", action="store_true", help="leave out of the file how the picture was made")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of the path")
     parser.add_argument("--quiet", action="store_true", help="no progress")
