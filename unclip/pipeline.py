@@ -322,12 +322,12 @@ class UnCLIP:
         were written, and never executed.
         """
         keep_buffers()
-        from unclip import karlo
+        from unclip import published
 
         given = Path(source)
-        folder = given if karlo.found_in(given) else hub.locate(source, revision, local_files_only)
-        if karlo.found_in(folder):
-            return karlo.Karlo.from_folder(folder).to(pick_device(device), dtype)
+        folder = given if published.reader(given) else hub.locate(source, revision, local_files_only)
+        if read := published.reader(folder):
+            return read(folder).to(pick_device(device), dtype)
         index = hub.check_index(read_json(folder / hub.INDEX), folder)
         for name in ("clip", "prior", "decoder"):
             if name not in index["parts"]:

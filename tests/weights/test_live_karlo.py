@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.karlo import Karlo
 from unclip.models.tokenizer import Tokenizer
 from unclip.pipeline import UnCLIP
+from unclip.published.karlo import Karlo
 from unclip.settings import Settings
 
 pytestmark = pytest.mark.slow

@@ -90,12 +90,7 @@ class Karlo(UnCLIP):
     # ---- weights -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_folder(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Karlo":
-        """Read a folder that diffusers saved, or that of Kakao Brain's own files."""
-        return cls.from_diffusers(folder, dtype) if (folder / "prior").is_dir() else cls.from_native(folder, dtype)
-
-    @classmethod
-    def from_diffusers(cls, folder: Path, dtype: torch.dtype) -> "Karlo":
+    def from_diffusers(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Karlo":
         vocabulary = folder / "tokenizer" / "vocab.json"
         tokenizer = Tokenizer.clip()
         if vocabulary.is_file() and read_json(vocabulary).get("<|endoftext|>") != tokenizer.end:
@@ -110,7 +105,7 @@ class Karlo(UnCLIP):
         return cls(tokenizer, towers(text, image), prior, decoder, upsampler, folder.name)
 
     @classmethod
-    def from_native(cls, folder: Path, dtype: torch.dtype) -> "Karlo":
+    def from_native(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Karlo":
         def part(name: str, family: Family) -> Any:
             return fill(open_file(folder / NATIVE[name]), family, folder / NATIVE[name], dtype)
 
@@ -127,6 +122,11 @@ def found_in(folder: Path) -> bool:
     index = folder / hub.INDEX
     name = read_json(index).get("_class_name") if index.is_file() else None
     return name in ("UnCLIPPipeline", "UnCLIPImageVariationPipeline") or (folder / NATIVE["prior"]).is_file()
+
+
+def from_folder(folder: Path) -> Karlo:
+    """Read a folder that diffusers saved, or that of Kakao Brain's own files."""
+    return Karlo.from_diffusers(folder) if (folder / "prior").is_dir() else Karlo.from_native(folder)
 
 
 def fill(file: File, family: Family, path: Path, dtype: torch.dtype) -> Any:

@@ -1,0 +1,18 @@
+"""Public systems, put together from what they were published as: a file each.
+
+A file says by `found_in(folder)` whether a folder holds its system, by content, and reads it by `from_folder(folder)`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unclip.pipeline import UnCLIP
+
+
+def reader(folder: Path) -> "Callable[[Path], UnCLIP] | None":
+    """What reads the system in `folder`; None where no public system is found."""
+    from unclip.published import karlo
+
+    return next((system.from_folder for system in (karlo,) if system.found_in(folder)), None)
