@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from unclip.recipes import mini, small
+from unclip.weights import hub
 from unclip.weights.config import to_dict
 
 
@@ -46,9 +47,16 @@ def test_one_stage(cli, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = cli("train", "small.decoder", "--data", ".", "--device", "cpu", "--threads", 1)
     assert (done.code, done.out) == (0, "runs/small/model\n")
-    ((recipe, _, _, device, minutes),) = runs
+    ((recipe, _, _, device, minutes, start),) = runs
     assert recipe == small.decoder()
-    assert (device.type, minutes) == ("cpu", math.inf)
+    assert (device.type, minutes, start) == ("cpu", math.inf, None)
+
+
+def test_from_is_a_name_or_a_folder(cli, runs, tmp_path):
+    assert cli("train", "mini.decoder", "--from", "mini", "--data", tmp_path, "--out", tmp_path / "run").code == 0
+    assert runs[0][-1] == hub.locate("mini")
+    done = cli("train", "mini.decoder", "--from", "maxi", "--data", tmp_path, "--out", tmp_path / "run")
+    assert done.code == 2 and "weights 'maxi'" in done.err and len(runs) == 1
 
 
 def test_a_recipe_apart_from_the_stages(cli):

@@ -27,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("name", metavar="NAME", help="recipe or recipe.stage: mini, mini.decoder, small …")
     parser.add_argument("--data", metavar="DIR", help="the corpus: unclip data illustrations DIR")
     parser.add_argument("--out", metavar="DIR", help="the run; its weights come to DIR/model (default: runs/RECIPE)")
+    parser.add_argument("--from", dest="start", metavar="WEIGHTS", help="begin with these weights: a name or a folder")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"change a setting, {EXAMPLE}")
     parser.add_argument("--config", metavar="FILE", help="settings as YAML or JSON, as --print_config prints them")
     parser.add_argument("--print_config", "--print-config", action="store_true", help="print all settings as YAML")
@@ -50,13 +51,15 @@ def run(args: argparse.Namespace) -> int:
     from unclip.cli.generate import set_threads
     from unclip.machine import pick_device
     from unclip.train.loop import train
+    from unclip.weights.hub import locate
 
     set_threads(args.threads)
     device, began = pick_device(args.device), time.monotonic()
     out = Path(args.out or Path("runs") / args.name.partition(".")[0])
+    start = locate(args.start) if args.start else None
     for recipe in recipes.values():
         left = args.minutes - (time.monotonic() - began) / 60
-        if left <= 0 or not train(recipe, Path(args.data), out, device, left):
+        if left <= 0 or not train(recipe, Path(args.data), out, device, left, start):
             note(f"{recipe.name}: the {args.minutes:g} minutes are over, all is saved; repeat the command to go on")
             return 0
     print(out / "model")

@@ -18,6 +18,7 @@ from unclip.train.log import Log, progress, say
 from unclip.train.optim import EMA, rate
 from unclip.train.recipe import Recipe, Stage
 from unclip.train.state import State, checkpoints, newest_good
+from unclip.weights import hub
 from unclip.weights.config import to_dict
 
 
@@ -39,9 +40,11 @@ class Stop:
             signal.signal(number, handler)
 
 
-def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = None, minutes: float = math.inf) -> bool:
+def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = None, minutes: float = math.inf,
+          start: Path | None = None) -> bool:  # fmt: skip
     """Train one stage on the shards in `data`, in OUT/NAME; its averaged weights go to OUT/model. True when done.
 
+    start: a folder of weights. Parts that OUT/model lacks are copied there, and the stage begins with its own.
     Under torchrun the processes share each batch. Stops early, with everything saved, after `minutes`; on SIGTERM and
     Ctrl-C it does too, and raises KeyboardInterrupt. Raises UnclipError on bad settings or data, and when the loss is
     no longer finite.
@@ -56,12 +59,16 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = N
     torch.manual_seed(config.seed)
     if not team.leads:
         team.wait()  # the first process makes what a stage may make, such as the tokenizer
+    if start and team.leads:
+        hub.adopt(start, out / "model")
     stage = recipe.stage(data, out / "model", device)
+    if start and (start / recipe.name).is_dir():
+        stage.begin(start)
     if team.leads:
         team.wait()
     ema = EMA(stage.net, config.ema)
     state = State(stage.net, ema, stage.optimiser())
-    identity = fingerprint(recipe)
+    identity = fingerprint(recipe) | {"from": start and hub.digest(start)}
     checkpoint = newest_good(folder, identity, say)
     if checkpoint:
         state.restore(checkpoint, device)

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unclip.data.images import Batch, Corpus
+from unclip.errors import UnclipError
 from unclip.train.optim import optimiser
 from unclip.weights import hub
-from unclip.weights.checkpoint import save_module
+from unclip.weights.checkpoint import load_module, save_module
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,26 @@ class Stage:
     def load(self, data: Path) -> Corpus:
         c = self.recipe.data
         return Corpus.load(data, c.size, "train", c.core, c.limit, c.crop)
+
+    @property
+    def learner(self) -> nn.Module:
+        """The network that `export` writes."""
+        return self.net
+
+    def begin(self, folder: Path) -> None:
+        """Start from the part of `folder` that bears this stage's name. Raises UnclipError unless it fits in shape; how
+        it was trained (dropout, the settings of diffusion) may differ."""
+        source = folder / self.recipe.name
+        trained, _ = load_module(source, type(self.recipe.model), type(self.learner))
+        theirs, ours = (dict(net.named_parameters()) for net in (trained, self.learner))
+        for name in sorted({*theirs, *ours}):
+            was, now = (list(net[name].shape) if name in net else "absent" for net in (theirs, ours))
+            if was != now:
+                hint = f"set the recipe's model to what {str(source / 'config.json')!r} says"
+                raise UnclipError(f"{str(source)!r} does not fit: {name!r} is {was}, the recipe's is {now}; {hint}")
+        own = self.learner.state_dict()
+        fitting = {k: v for k, v in trained.state_dict().items() if k in own and v.shape == own[k].shape}
+        self.learner.load_state_dict(fitting, strict=False)  # what training measures anew is no part of it
 
     def optimiser(self) -> torch.optim.Optimizer:
         c = self.recipe.train

@@ -2,13 +2,15 @@
 
 import difflib
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from unclip.errors import UnclipError
-from unclip.files import sha256, write_json
+from unclip.files import atomic, sha256, write_json, writing
+from unclip.weights.config import read_json
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "weights"
 INDEX = "model_index.json"
@@ -51,6 +53,24 @@ def verify(folder: Path, index: dict[str, Any], parts: Iterable[str]) -> str:
             raise UnclipError(f"{str(path)!r} is damaged: it is not what was written; fetch or train it again")
         total.update(f"{found}  {name}\n".encode())
     return total.hexdigest()[:10]
+
+
+def digest(folder: Path) -> str:
+    """10 hex digits that stand for all the parts of a folder of ours, whose files are checked."""
+    index = check_index(read_json(folder / INDEX), folder)
+    return verify(folder, index, [*index["parts"], "tokenizer"])
+
+
+def adopt(source: Path, folder: Path) -> None:
+    """Copy to `folder` the parts of `source`, and the tokenizer, that it lacks."""
+    for path in files(source, [*check_index(read_json(source / INDEX), source)["parts"], "tokenizer"]):
+        copy = folder / path.relative_to(source)
+        if not copy.exists():
+            with writing(copy):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(copy) as temporary:
+                shutil.copyfile(path, temporary)
+    write_index(folder, folder.parent.name)
 
 
 def locate(source: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:

@@ -81,6 +81,10 @@ class FastStage(DiffusionStage):
     lesson: Lesson
     round = 0
 
+    @property
+    def learner(self) -> nn.Module:
+        return self.net.student
+
     def enrol(self, lesson: Lesson, folder: Path) -> None:
         """Make the network of the trained stage in `folder` the teacher, and the student a copy of it."""
         if not folder.is_dir():
