@@ -55,6 +55,7 @@ class UnCLIP:
     """The whole system. `UnCLIP.from_pretrained("mini").generate("a red fox").images[0]`"""
 
     upsampler_step = staticmethod(ddim())
+    factor = 1  # pixels a side of each place of what the decoder draws
     defaults: ClassVar[dict[str, Any]] = {}  # settings of `generate` where they are not those of `Settings`
 
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
@@ -137,8 +138,20 @@ class UnCLIP:
         """unit z_i [B, D] and a caption, or one for each → pictures [B, 3, 64, 64] in [−1, 1]."""
         denoise, given = self.guided(z_i, prompt, negative, s)
         levels = self.decoder.config.diffusion.spaced(s.steps, "strides" if s.fast else s.spacing)
-        x = draw((3, self.decoder.config.size, self.decoder.config.size)).to(self.device)
-        return self.sample(denoise, x, levels, STEPS[s.sampler], draw.like, tell, given)
+        x = draw(self.shape(s)).to(self.device)
+        return self.leave(self.sample(denoise, x, levels, STEPS[s.sampler], draw.like, tell, given))
+
+    def shape(self, s: Settings) -> tuple[int, int, int]:
+        """Channels, height and width of what the decoder draws."""
+        return 3, self.decoder.config.size, self.decoder.config.size
+
+    def enter(self, x: Tensor) -> Tensor:
+        """pictures [B, 3, S, S] → what the decoder draws: themselves, or latents `factor` times smaller."""
+        return x
+
+    def leave(self, x: Tensor) -> Tensor:
+        """What the decoder draws → pictures."""
+        return x
 
     def guided(
         self, z_i: Tensor, prompt: str | Sequence[str], negative: str, s: Settings, blind: bool = False

@@ -74,7 +74,7 @@ class Progress:
     image: int
     step: int
     steps: int
-    estimate: Tensor  # x0: [C, H, W] in [−1, 1], or [D] for the prior
+    estimate: Tensor  # x0: [3, H, W] in [−1, 1], or [C, h, w] where the decoder draws latents; [D] for the prior
 
 
 Callback = Callable[[Progress], object]

@@ -237,6 +237,6 @@ class Previews:
         from unclip.files import atomic
         from unclip.pictures import to_pil
 
-        if p.estimate.ndim == 3:
+        if p.estimate.ndim == 3 and len(p.estimate) == 3:  # neither z_i nor a latent
             with atomic(self.folder / f"{self.stems[p.image]}-{p.stage}-{p.step:04}.png") as path:
                 to_pil(p.estimate[None])[0].save(path, "PNG")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -55,22 +56,23 @@ def fill(system: "UnCLIP", image: Image.Image, new: Image.Image, prompt: str, n:
          **options: Any) -> Generated:  # fmt: skip
     """RGB `image` with the pixels drawn where `new` (L, of its size) is 255."""
     check_whole("rounds", rounds, 1, 100)
-    side, longest = system.decoder.config.size, max(image.size)
+    side, longest = system.sizes[0], max(image.size)
     usual: dict[str, Any] = {"guidance": 2.0 if prompt else 1.0, "size": side if longest <= side else None}
     session = Session(system, [prompt] * n, seed, **usual | options)
     seen = image.convert("RGBA")
     seen.putalpha(new.point(lambda v: 255 - v))
-    seen = pictures.square(seen, side, (0, 0, 0, 0))  # of a pixel that is known in part, only that part counts
+    seen = pictures.square(seen, session.side, (0, 0, 0, 0))  # of a pixel that is known in part, only that part counts
     known = pictures.to_tensor(seen.getchannel("A").convert("RGB")).to(system.device) == 1
     x0 = pictures.to_tensor(seen.convert("RGB")).to(system.device)
     wanted = [at.z_i for at in session.imagine([prompt] * n)] if prompt else [system.embed(x0)] * n
+    known, x0 = F.max_pool2d((~known[:, :1]).float(), system.factor) == 0, system.enter(x0)
 
     def paint(i: int, tell: "Tell") -> tuple[Tensor, Tensor]:
         noise = session.noise(i, "decoder")
         denoise, given = system.guided(wanted[i], prompt, session.request.negative, session.s, blind=not prompt)
         walking = harmonised(Known(denoise, x0, known), noise.like(x0), session.levels, rounds, noise.like, given=given)
         x = system.follow(walking, rounds * session.s.steps, tell)
-        return x, wanted[i] if prompt else system.embed(x)
+        return x, wanted[i] if prompt else system.embed(system.leave(x))
 
     drawn = session.draw(paint, rounds * session.s.steps)
     left, top = ((longest - k) // 2 for k in image.size)

@@ -65,6 +65,11 @@ class Session:
     def s(self) -> Settings:
         return self.request.settings
 
+    @property
+    def side(self) -> int:
+        """Pixels of the pictures that the decoder draws."""
+        return self.system.factor * self.system.shape(self.s)[-1]
+
     def noise(self, i: int, stage: str) -> Draw:
         return Draw([self.request.seeds[i]], stage)
 
@@ -73,7 +78,7 @@ class Session:
 
     def load(self, source: Source) -> Tensor:
         """A picture → [1, 3, S, S] in [−1, 1], of the decoder's size, on white."""
-        image = pictures.square(pictures.flat(open_picture(source)), self.system.decoder.config.size)
+        image = pictures.square(pictures.flat(open_picture(source)), self.side)
         return pictures.to_tensor(image).to(self.system.device)
 
     @torch.inference_mode()
@@ -88,19 +93,20 @@ class Session:
                 x = self.load(source)
                 z_i = self.system.embed(x)
                 denoise, given = self.system.guided(z_i, "", self.request.negative, self.s)
-                walking = up(denoise, x * self.levels.alpha[1].to(x), self.levels, calls, given=given)
+                x = self.system.enter(x) * self.levels.alpha[1].to(x)
+                walking = up(denoise, x, self.levels, calls, given=given)
                 found.append(Latents(z_i, self.system.follow(walking, steps, partial(report, i, "invert"))))
         return found
 
     @torch.inference_mode()
     def imagine(self, texts: Sequence[str]) -> list[Latents]:
         """What the prior draws for each text, and plain noise: by the seed of the first picture, and those after it."""
-        found, side = [], self.system.decoder.config.size
+        found, shape = [], self.system.shape(self.s)
         with self.report(len(texts), self.s.prior_steps) as report:
             for i, text in enumerate(texts):
                 noise, tell = partial(Draw, [self.request.seeds[0] + i]), partial(report, i, "prior")
                 z_i = self.system.sample_prior(text, self.request.negative, noise("prior"), self.s, tell)
-                found.append(Latents(z_i, noise("decoder")((3, side, side)).to(z_i.device)))
+                found.append(Latents(z_i, noise("decoder")(shape).to(z_i.device)))
         return found
 
     def typical(self, text: str, draws: int = 4) -> Tensor:
@@ -108,7 +114,7 @@ class Session:
         return F.normalize(torch.cat([at.z_i for at in self.imagine([text] * draws)]).mean(0, keepdim=True), dim=-1)
 
     def descend(self, i: int, at: Latents, tell: "Tell", step: Step | None = None) -> Tensor:
-        """From x_T to the picture [1, 3, S, S]: the way that `invert` came, taken down."""
+        """From x_T to what the decoder draws: the way that `invert` came, taken down."""
         denoise, given = self.system.guided(at.z_i, self.request.prompts[i], self.request.negative, self.s)
         path = list(self.levels.down())[:-1]
         walking = walk(denoise, at.x_T, path, step or ddim(), self.noise(i, "decoder").like, given=given)
@@ -116,13 +122,14 @@ class Session:
 
     @torch.inference_mode()
     def draw(self, paint: Paint, steps: int | None = None, captions: Sequence[str] | None = None) -> Generated:
-        """Picture i is what `paint(i, tell)` → (x [1, 3, S, S], z_i [1, D]) gives, enlarged if the size asks for it."""
+        """Picture i is what `paint(i, tell)` → (x as the decoder draws it, z_i [1, D]) gives, enlarged if asked for."""
         assert self.s.size is not None
         cascade, images, embeddings = self.system.cascade(self.s.size), [], []
         steps = (steps or len(self.levels) - 2) + sum(getattr(self.s, f"{name}_steps") for name in cascade)
         with self.report(len(self.request.seeds), steps) as report:
             for i in range(len(self.request.seeds)):
                 x, z_i = paint(i, partial(report, i, "decoder"))
+                x = self.system.leave(x)
                 for name, net in cascade.items():
                     x = self.system.upsample(x, self.noise(i, name), self.s, partial(report, i, name), net)
                 images += pictures.to_pil(x)

@@ -53,7 +53,7 @@ def img2img(system: "UnCLIP", source: Source, prompt: str, strength: float = 0.6
     if not prompt.strip():
         raise UnclipError("the prompt is empty; say what the picture should show")
     session = Session(system, [prompt] * n, seed, **dict[str, Any](guidance=2.0) | options)
-    process, x0 = system.decoder.config.diffusion, session.load(source)
+    process, x0 = system.decoder.config.diffusion, system.enter(session.load(source))
     wanted = [at.z_i for at in session.imagine([prompt] * n)]
     rows = round(strength * process.T)
     steps = min(session.s.steps, rows)
