@@ -1,4 +1,4 @@
-"""What a picture file says of how it was made: written into PNG, WEBP and JPEG, read back without trust.
+"""What a picture file says of how it was made: written into PNG, WEBP, JPEG, GIF and MP4, read back without trust.
 
 Three records, each for another reader: `parameters`, the lines that other tools of the field parse; a JSON object with
 all that is needed to draw the picture again; and IPTC's mark of a picture made by a trained model.
@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
+from unclip import film as films
 from unclip.errors import UnclipError
 from unclip.files import opened
 
@@ -51,10 +52,13 @@ class Picture:
 
 
 def picture_format(path: str | Path, film: bool = False) -> str:
-    """PNG, WEBP or JPEG, by the suffix; for a film also GIF."""
+    """PNG, WEBP or JPEG, by the suffix; for a film also GIF, and MP4 where PyAV is installed."""
     suffix = Path(path).suffix.lower()
     if film and suffix == ".gif":
         return "GIF"
+    if film and suffix == ".mp4":
+        films.library()
+        return "MP4"
     if suffix not in FORMATS:
         raise UnclipError(f"{str(path)!r} has no suffix of a picture; use {', '.join(FORMATS)}")
     return FORMATS[suffix]
@@ -104,15 +108,18 @@ def unquote(value: str) -> str:
 def encode(image: Image.Image, form: str, record: dict[str, Any] | None, frames: Sequence[Image.Image] = ()) -> bytes:
     """The bytes of a picture file; `record` as `UnCLIP.record` makes it, with the `version` that drew it.
 
-    frames: those after `image`, in WEBP and GIF, which show each for a fifth of a second, for ever.
+    frames: those after `image`, in WEBP and GIF, which show each for a fifth of a second, for ever, or in MP4.
     """
+    comment = "" if record is None else f"{parameters(record)}\n{json.dumps(record)}"
+    if form == "MP4":
+        return films.encode([image, *frames], comment)
     out = io.BytesIO()
     about: dict[str, Any] = {}
     film = {"save_all": True, "append_images": list(frames), "duration": 200, "loop": 0} if frames else {}
     if record is not None:
         about = {"pnginfo": chunks(record)} if form == "PNG" else {"exif": exif(record), "xmp": XMP.encode()}
     if record is not None and form == "GIF":
-        about = {"comment": f"{parameters(record)}\n{json.dumps(record)}".encode()}
+        about = {"comment": comment.encode()}
     try:
         image.save(out, form, **QUALITY[form], **about, **film)
     except ValueError as e:  # EXIF holds 64 KB
@@ -140,16 +147,24 @@ def exif(record: dict[str, Any]) -> Image.Exif:
 
 def read(path: str | Path) -> Picture:
     """Open a picture and what it says of itself. Raises UnclipError for anything that is not a whole, sound picture."""
+    if films.is_film(path):
+        image, comment = films.read(path)
+        return Picture(image, "MP4", *commented(comment))
     with opened(path, list(QUALITY)) as image:
         form, info = image.format or "", dict(image.info)
         inner = {} if form == "PNG" else image.getexif().get_ifd(ExifTags.IFD.Exif)
         image.load()
     if form == "GIF":
-        lines, _, last = bytes(info.get("comment", b"")).decode("utf-8", "replace").rpartition("\n")
-        return Picture(image, form, lines or None, loads(last))
+        return Picture(image, form, *commented(bytes(info.get("comment", b"")).decode("utf-8", "replace")))
     if form == "PNG":
         return Picture(image, form, text(info.get("parameters")), loads(info.get("unclip")))
     return Picture(image, form, text(inner.get(ExifTags.Base.UserComment)), loads(inner.get(ExifTags.Base.MakerNote)))
+
+
+def commented(comment: str) -> tuple[str | None, dict[str, Any] | None]:
+    """`parameters` and the JSON object, as a film's comment holds them."""
+    lines, _, last = comment.rpartition("\n")
+    return lines or None, loads(last)
 
 
 def text(value: object) -> str | None:

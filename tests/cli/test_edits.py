@@ -1,6 +1,7 @@
 """The commands that manipulate pictures: what they write, what the files say, and that they can be drawn again."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,34 @@ def test_a_film(cli, few, folder, name, form):
     bare = cli("interpolate", folder / "a.png", folder / "b.png", *few, "-o", folder / name, "--no-metadata")
     assert bare.code == 0
     assert metadata.read(folder / name).record is None
+
+
+def test_a_film_that_every_player_shows(cli, few, folder):
+    av = pytest.importorskip("av", reason="the extra `film`")
+    done = cli("diff", folder / "a.png", "a cat", *few, "--frames", 5, "-o", folder / "x.mp4")
+    assert (done.code, done.out) == (0, f"{folder / 'x.mp4'}\n")
+    with av.open(str(folder / "x.mp4")) as film:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(video=0)]
+        assert film.streams.video[0].codec_context.name == "h264"
+        assert film.streams.video[0].average_rate == 5
+    assert len(frames) == 5 and frames[0].shape == (64, 64, 3)
+    cli("diff", folder / "a.png", "a cat", *few, "--frames", 5, "-o", folder / "x.png")
+    for i, frame in enumerate(frames):
+        true = np.asarray(Image.open(folder / f"x-{i}.png")).mean((0, 1))
+        assert np.abs(frame.mean((0, 1)) - true).max() < 6  # colours at half the resolution
+    picture = metadata.read(folder / "x.mp4")
+    assert (picture.format, picture.record["edit"]["verb"]) == ("MP4", "diff")
+    assert "Steps: 3, Sampler: DDIM" in picture.parameters
+    again = cli("inspect", folder / "x.mp4", "--replay", "--quiet", "--weights", few[1], "--source", folder / "a.png")
+    assert again.out.startswith("the same picture")
+    (folder / "half.mp4").write_bytes((folder / "x.mp4").read_bytes()[:900])
+    assert "is no MP4 film" in cli("inspect", folder / "half.mp4").error
+
+
+def test_a_film_without_its_library(cli, few, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    done = cli("interpolate", folder / "a.png", folder / "b.png", *few, "-o", folder / "x.mp4")
+    assert (done.code, done.error) == (2, "mp4 needs PyAV: pip install 'unclip[film]'; .webp and .gif do without")
 
 
 def test_a_strip_of_frames(cli, few, folder):

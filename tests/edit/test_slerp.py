@@ -62,6 +62,36 @@ def test_a_blend_of_two_is_a_slerp_and_one_alone_is_itself():
     torch.testing.assert_close(blend(vectors[:2], [1, 3]), slerp(*vectors[:2], 0.75))
     for k in range(3):
         assert torch.equal(blend(vectors, [float(i == k) for i in range(3)]), vectors[k])
-    mean = blend([torch.eye(3)[i] for i in range(3)], [1, 1, 1])
-    torch.testing.assert_close(mean, torch.full((3,), 3**-0.5), atol=0.08, rtol=0)  # the order has a say
-    torch.testing.assert_close(mean.norm(), torch.ones(()))
+
+
+def test_on_one_circle_a_blend_is_the_mean_of_angles():
+    g = torch.Generator().manual_seed(0)
+    u, v = torch.linalg.qr(torch.randn(9, 2, generator=g, dtype=torch.float64)).Q.T
+    angles, norms, weights = (0.2, 0.5, 1.4, 1.9), (1, 2, 3, 4), (4, 3, 2, 1)
+    vectors = [norm * (math.cos(a) * u + math.sin(a) * v) for a, norm in zip(angles, norms, strict=True)]
+    angle = sum(w * a for w, a in zip(weights, angles, strict=True)) / 10
+    expected = 2 * (math.cos(angle) * u + math.sin(angle) * v)  # the norms' mean is (4 + 6 + 6 + 4) / 10
+    torch.testing.assert_close(blend(vectors, weights), expected)
+
+
+def test_a_blend_of_the_axes_by_symmetry():
+    mean = blend(list(torch.eye(4)[:, :, None]), [1, 1, 1, 1])
+    torch.testing.assert_close(mean, torch.full((4, 1), 0.5))
+
+
+@given(st.integers(0, 10_000), st.permutations(range(4)))
+def test_the_order_of_a_blend_has_no_say(seed, order):
+    g = torch.Generator().manual_seed(seed)
+    vectors = [torch.randn(2, 3, generator=g, dtype=torch.float64) for _ in range(4)]
+    weights = torch.rand(4, generator=g).tolist()
+    mean, again = (blend([vectors[i] for i in o], [weights[i] for i in o]) for o in (range(4), order))
+    torch.testing.assert_close(again, mean, rtol=1e-6, atol=1e-6)
+
+
+def test_a_blend_of_equal_opposite_and_absent_vectors():
+    a, b, none = torch.tensor([3.0, 4.0, 0.0]), torch.tensor([0.0, 0.0, 5.0]), torch.zeros(3)
+    torch.testing.assert_close(blend([a, a, a], [1, 2, 3]), a)
+    torch.testing.assert_close(blend([a, b, -a], [1, 1, 1]), b)
+    torch.testing.assert_close(blend([a, none, a], [1, 2, 1]), a / 2)
+    assert blend([a, -a, b, -b], [1, 1, 1, 1]).norm().item() == pytest.approx(5)
+    assert blend([none, none, none], [1, 1, 1]).norm() == 0

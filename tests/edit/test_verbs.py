@@ -64,6 +64,13 @@ def test_three_stops_and_weights(tiny, disc, box, back):
     assert far(tiny.interpolate([disc, box], weights=[0, 2], **FEW).images[0], back[1]) == 0
 
 
+def test_the_spacing_of_the_steps_counts(tiny, disc, back):
+    drawn = tiny.reconstruct(disc, spacing="karras", **FEW).images[0]
+    assert far(drawn, back[0]) > 0
+    changed = [tiny.img2img(disc, "x", spacing=spacing, **FEW).images[0] for spacing in ("even", "karras")]
+    assert far(*changed) > 0
+
+
 def test_a_text_stop_is_what_the_prior_draws(tiny, disc):
     drawn = tiny.interpolate([disc], ["a red fox"], frames=2, seed=5, **FEW)
     generated = tiny.generate("a red fox", seed=5, **FEW)

@@ -14,7 +14,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("picture", metavar="PICTURE", help="what to change")
     parser.add_argument("text", metavar="TEXT", help="what it is to become")
-    parser.add_argument("--base", metavar="TEXT", help="what it is now (default: the empty caption)")
+    parser.add_argument("--base", metavar="TEXT", help="what it is now (default: nothing; by clip an empty caption)")
     parser.add_argument("--theta", type=float, default=0.35, metavar="X", help="how far, 0 to 1 (default: 0.35)")
     parser.add_argument("--frames", type=int, default=7, metavar="N", help="pictures on the way (default: 7)")
     parser.add_argument("--by", choices=("prior", "clip"), default="prior", metavar="HOW",

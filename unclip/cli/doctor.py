@@ -12,6 +12,7 @@ from unclip.cli.console import clean
 
 EXTRAS = {  # an extra of the package → the modules that it brings
     "data": ("pyarrow", "resvg_py"),
+    "film": ("av",),
     "report": ("matplotlib",),
 }
 CLIENTS = {"npm": "fetches emoji and icons for training", "apt": "fetches clip art for training"}

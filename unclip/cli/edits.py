@@ -14,7 +14,7 @@ from unclip.cli.generate import SETTINGS, add_machine_options, add_settings, che
 if TYPE_CHECKING:
     from unclip.pipeline import UnCLIP
 
-FILMS = (".gif", ".webp")  # files that hold all frames
+FILMS = (".gif", ".webp", ".mp4")  # files that hold all frames
 USED = [name for name in SETTINGS if name not in ("sampler", "fast")]  # manipulations are DDIM's, in many steps
 
 
@@ -22,7 +22,7 @@ def add_options(
     parser: argparse.ArgumentParser, n: int | None = None, guidance: float = 1.0, film: bool = False
 ) -> None:
     """n: how many pictures by default, None where their number follows; film: whether the pictures are frames."""
-    several = "all frames in one gif or webp, or numbered png" if film else "numbered if there are several"
+    several = "all frames in one gif, webp or mp4, or numbered png" if film else "numbered if there are several"
     parser.add_argument("-o", "--out", default=".", metavar="PATH", help=f"file, {several}, or a folder (default: .)")
     if n is not None:
         parser.add_argument("-n", type=int, default=n, metavar="N", help=f"pictures (default: {n})")

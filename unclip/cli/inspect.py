@@ -36,6 +36,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from unclip.film import is_film
+
     path = Path(args.path)
     if args.replay:
         return replay(path, args)
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise UnclipError("-o is for --replay; to print the facts as a file, use --json and >")
     if path.is_dir():
         facts, lines = folder_facts(path)
-    elif beginning(path).startswith(PICTURES):
+    elif beginning(path).startswith(PICTURES) or is_film(path):
         facts, lines = picture_facts(path)
     else:
         facts = tensor_facts(path)

@@ -41,13 +41,14 @@ class Process:
             levels.alpha[0] = betas[0].float() / (1 - abar[1])  # 1, were it not for rounding: the last step's factor
         return replace(levels, t=levels.t * 1000 / self.T) if self.rescale else levels
 
-    def spaced(self, steps: int, spacing: str = "even") -> Levels:
+    def spaced(self, steps: int, spacing: str = "even", top: int | None = None) -> Levels:
         """The chain to sample along: `steps` of its rows, "even" in time, spaced as EDM's ("karras"), or those that
-        few-step students are taught ("strides")."""
-        levels = self.levels()
+        few-step students are taught ("strides"). top: of the rows up to this one alone."""
+        top = self.T if top is None else top
+        levels = self.levels()[: top + 1]
         if spacing == "karras":
             return levels.spaced(karras(levels, steps))
-        return levels.spaced((strides if spacing == "strides" else spread)(self.T, steps))
+        return levels.spaced((strides if spacing == "strides" else spread)(top, steps))
 
     def weight(self) -> Callable:
         if self.cap:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from unclip import pictures
 from unclip.diffusion.draw import Draw
-from unclip.diffusion.levels import spread
 from unclip.diffusion.samplers import Step, ddim, walk
 from unclip.edit.invert import Latents, up
 from unclip.errors import UnclipError
@@ -58,8 +57,7 @@ class Session:
         seeds = request.seeds[:1] * len(prompts) if frames else request.seeds
         self.system, self.progress = system, progress
         self.request = system.fit(replace(request, prompts=list(prompts), seeds=seeds))
-        process = system.decoder.config.diffusion
-        self.levels = process.levels().spaced(spread(process.T, self.s.steps))
+        self.levels = system.decoder.config.diffusion.spaced(self.s.steps, self.s.spacing)
 
     @property
     def s(self) -> Settings:

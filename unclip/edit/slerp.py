@@ -30,12 +30,33 @@ def slerp(a: Tensor, b: Tensor, theta: float) -> Tensor:
 
 
 def blend(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The weighted mean of vectors of one shape on the sphere: slerps in turn, each new vector by its share so far.
+    """The weighted mean of vectors of one shape on the sphere, in whatever order they are given (Buss & Fillmore 2001):
+    the point from which the great-circle arcs to them, times their weights, add up to nothing.
 
-    Exact where one weight is all; with three or more, the order has a small say.
+    Exact where one weight is all, and the slerp of two; the norm is the weighted mean of norms. Where nothing is nearer
+    than all else, as between opposite vectors, it is found from a fixed direction. Vectors of zeros only shorten it.
     """
-    mean, total = vectors[0], weights[0]
-    for vector, weight in zip(vectors[1:], weights[1:], strict=True):
-        total += weight
-        mean = slerp(mean, vector, weight / total if total else 0)
-    return mean
+    total = sum(weights)
+    parts = [(v, w / total) for v, w in zip(vectors, weights, strict=True) if w]
+    if len(parts) == 1:
+        return parts[0][0].clone()
+    if len(parts) == 2:
+        (a, _), (b, theta) = parts
+        return slerp(a, b, theta)
+    v, share = torch.stack([v.flatten().double() for v, _ in parts]), torch.tensor([w for _, w in parts]).double()
+    share = share.to(v.device)
+    norms = v.norm(dim=1)
+    u = v / norms.clamp(min=1e-30)[:, None]
+    mean = share @ u
+    if mean.norm() < 1e-9:
+        mean = torch.zeros_like(mean).index_fill(0, (share @ u.abs()).argmin(), 1.0)
+    for _ in range(100):
+        mean = mean / mean.norm()
+        across = u - (u @ mean)[:, None] * mean  # of each arc the direction in which it leaves the mean
+        sine = across.norm(dim=1)
+        arcs = torch.atan2(sine, u @ mean) / sine.clamp(min=1e-30)
+        step = (share * arcs) @ across
+        if (far := step.norm()) < 1e-12:
+            break
+        mean = far.cos() * mean + far.sin() * step / far
+    return ((share @ norms) * mean).reshape(vectors[0].shape).to(vectors[0])

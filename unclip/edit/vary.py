@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from unclip.diffusion.levels import mix, spread
+from unclip.diffusion.levels import mix
 from unclip.diffusion.samplers import ddim, walk
 from unclip.edit.invert import Latents
 from unclip.edit.session import CALLS, Session, Source
@@ -61,7 +61,7 @@ def img2img(system: "UnCLIP", source: Source, prompt: str, strength: float = 0.6
     def paint(i: int, tell: "Tell") -> tuple[Tensor, Tensor]:
         if not rows:
             return x0, wanted[i]
-        levels, noise = process.levels().spaced(spread(rows, steps)), session.noise(i, "decoder")
+        levels, noise = process.spaced(steps, session.s.spacing, rows), session.noise(i, "decoder")
         x = mix((levels.alpha[-1], x0), (levels.sigma[-1], noise.like(x0)))
         denoise, given = system.guided(wanted[i], prompt, session.request.negative, session.s)
         walking = walk(denoise, x, levels.down(), ddim(), noise.like, given=given)
