@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from unclip.nn.attention import attend
-from unclip.nn.resnet import GroupNorm, Pointwise
+from unclip.nn.norm import GroupNorm
+from unclip.nn.resnet import Pointwise
 
 
 def with_threads(f):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unclip.nn.resnet import GroupNorm, ResBlock
+from unclip.nn.norm import GroupNorm
+from unclip.nn.resnet import ResBlock
 
 
 @dataclass(frozen=True)

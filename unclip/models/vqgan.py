@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unclip.nn.attention import Attention
-from unclip.nn.resnet import GroupNorm, Pointwise
+from unclip.nn.norm import GroupNorm
+from unclip.nn.resnet import Pointwise
 
 
 @dataclass(frozen=True)

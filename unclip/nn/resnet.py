@@ -2,37 +2,10 @@
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation in 32 groups, or as many as divide a narrow network's channels.
-
-    On a CPU the fused kernel's sums over one large picture depend on the number of threads; those of each channel by
-    themselves do not, and take no longer.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5):
-        super().__init__(next(g for g in (32, 24, 16, 8, 4, 2, 1) if channels % g == 0), channels, eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
-            return super().forward(x)
-        rows = x.permute(0, 2, 3, 1).flatten(1, 2)  # [B, H·W, C]
-        groups = (len(x), self.num_groups, -1)
-        mean, square = (v.mean(1).view(groups).mean(2, keepdim=True) for v in (rows, rows.square()))
-        scale = self.weight.view(1, *groups[1:]) * ((square - mean.square()).clamp(min=0) + self.eps).rsqrt()
-        shift = self.bias.view(1, *groups[1:]) - mean * scale
-        return torch.addcmul(shift.view(len(x), -1, 1, 1), x, scale.view(len(x), -1, 1, 1))
-
-
-class PixelNorm(nn.LayerNorm):
-    """Normalises each position of [B, C, H, W] over its channels alone: a part comes out as it does in the whole."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+from unclip.nn.norm import GroupNorm, PixelNorm
 
 
 def resample(x: Tensor, how: Literal["up", "down"] | None) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from unclip.nn.attention import KV, Attention
 from unclip.nn.embed import TimeEmbedding
-from unclip.nn.resnet import GroupNorm, PixelNorm, Resample, ResBlock
+from unclip.nn.norm import GroupNorm, PixelNorm
+from unclip.nn.resnet import Resample, ResBlock
 
 Look = Callable[[nn.Module, Tensor], Tensor]
 
