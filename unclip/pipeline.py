@@ -166,10 +166,8 @@ class UnCLIP:
         net = self.students["decoder_fast"] if s.fast else self.decoder
         n, branches, process = len(z_i), 1 + len(scales), net.config.diffusion
         texts = [*[negative] * len(scales) * n, *each(prompt, n)]
-        tokens, _ = self.tokenizer.encode(texts, net.config.context)
         no_z_i = torch.arange(len(texts), device=self.device) < n * min(len(scales), 1)
-        no_text = torch.tensor([not text for text in texts], device=self.device)
-        given = net.condition(z_i.repeat(branches, 1), tokens.to(self.device), no_z_i | blind, no_text)
+        given = self.condition(net, z_i.repeat(branches, 1), texts, no_z_i | blind)
         denoise = plain = process.denoiser(net)
         if scales:
             denoise = CFG(denoise, *scales)
@@ -179,6 +177,12 @@ class UnCLIP:
                 first, last = (process.T * (1 - share) for share in (s.guidance_stop, s.guidance_start))
                 denoise = Interval(denoise, Unguided(plain, branches), first, last)
         return Threshold(denoise, s.threshold) if s.threshold is not None else Clip(denoise), given
+
+    def condition(self, net: Decoder, z_i: Tensor, texts: Sequence[str], no_z_i: Tensor) -> Condition:
+        """What the decoder `net` is told: z_i [B, D], none where `no_z_i` [B] is true; B captions, '' being none."""
+        tokens, _ = self.tokenizer.encode(list(texts), net.config.context)
+        no_text = torch.tensor([not text for text in texts], device=self.device)
+        return net.condition(z_i, tokens.to(self.device), no_z_i, no_text)
 
     def upsample(
         self, low: Tensor, draw: Draw, s: Settings, tell: "Tell", net: Upsampler | None = None,

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unclip.diffusion.denoiser import Denoise
-from unclip.diffusion.guidance import CFG, Clip
 from unclip.diffusion.samplers import ddpm
 from unclip.errors import UnclipError
 from unclip.models.clip import CLIP, centred
@@ -22,8 +20,7 @@ from unclip.models.encoded_decoder import EncodedDecoder
 from unclip.models.prior import Prior
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.upsampler import Upsampler
-from unclip.pipeline import UnCLIP, each
-from unclip.settings import Settings
+from unclip.pipeline import UnCLIP
 from unclip.weights import diffusers, hub, karlo, load, openai_clip
 from unclip.weights.config import read_json
 from unclip.weights.container import File, open_file
@@ -72,17 +69,10 @@ class Karlo(UnCLIP):
         seen = F.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
         return self.clip.image(centred(seen, self.clip.config)).float()
 
-    def guided(
-        self, z_i: Tensor, prompt: str | Sequence[str], negative: str, s: Settings, blind: bool = False
-    ) -> tuple[Denoise, Condition]:
-        """The decoder with its guidance, and its condition: z_i [B, D] and a caption for each."""
-        n, halves = len(z_i), 1 if s.guidance == 1 else 2
-        texts = [*[negative] * (halves - 1) * n, *each(prompt, n)]
+    def condition(self, net: Any, z_i: Tensor, texts: Sequence[str], no_z_i: Tensor) -> Condition:
+        """What the decoder is told: z_i [B, D], the learned null where `no_z_i` [B] is true, and B captions."""
         seen, text, z_t = self.read(texts)
-        absent = (torch.arange(len(texts), device=self.device) < len(texts) - n) | blind
-        given = self.decoder.condition(z_i.repeat(halves, 1), text, z_t, seen, absent)
-        denoise = self.decoder.config.diffusion.denoiser(self.decoder)
-        return Clip(CFG(denoise, s.guidance) if halves == 2 else denoise), given
+        return net.condition(z_i, text, z_t, seen, no_z_i)
 
     def cut(self, text: str) -> str:
         return self.tokenizer.cut(text, self.clip.config.context)
