@@ -4,7 +4,7 @@ Without names all are made, in a few minutes; `probe` needs the corpus. Each sho
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -87,8 +87,13 @@ def main() -> None:
     parser.add_argument("--weights", default="mini")
     parser.add_argument("--data", metavar="DIR")
     args = parser.parse_args()
-    makers = rows(UnCLIP.from_pretrained(args.weights), args.data)
-    for name in args.names or [n for n in makers if n != "probe" or args.data]:
+    make(UnCLIP.from_pretrained(args.weights), args.data, args.names)
+
+
+def make(system: UnCLIP, data: str | None, names: Sequence[str] = ()) -> None:
+    """Write images/edits/NAME.webp for each of the names, by default all that can be made."""
+    makers = rows(system, data)
+    for name in names or [n for n in makers if n != "probe" or data]:
         lines = makers[name]()
         paper = sheet([square(image, SIDE) for line in lines for image in line], len(lines[0]))
         with atomic(ROOT / "docs/images/edits" / f"{name}.webp") as path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from unclip.models.clip import CLIPConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
@@ -63,6 +64,24 @@ def test_the_few_step_table(script, weights, corpus):
     assert [tuple(row[:2]) for row in rows] == drawn
     assert all(0 <= row[2] <= 1 and row[5] > 0 for row in rows)
     assert rows[0][3] in (1.0, "–")
+
+
+def test_the_few_step_table_of_an_upsampler(script, tiny, monkeypatch):
+    from unclip.evaluate.alignment import Split
+
+    pictures = [Image.effect_mandelbrot((64, 64), (-2, -1.5 + k / 64, 1, 1.5), 10).convert("RGB") for k in range(32)]
+    held = Split("compose", 32, [{"key": str(k)} for k in range(32)], pictures, [""] * 32)
+    monkeypatch.setattr(Split, "load", lambda *args, **options: held)
+    monkeypatch.setitem(tiny.students, "upsampler_256_fast", tiny.upsampler)
+    bicubic, *rows = script("fewsteps").enlarged(tiny, "", "compose", [1, 2])
+    assert [tuple(row[:2]) for row in rows] == [("teacher", 25), ("teacher", 1), ("teacher", 2),
+                                                ("student", 1), ("student", 2)]  # fmt: skip
+    assert 0 < bicubic[2] < 1 and 0 < bicubic[3] < 1  # a blur
+
+
+def test_which_samplers_are_drawn_in_the_most_steps(script):
+    cells = script("samplers").cells(["ddim", "unipc/karras", "ddpm"], [2, 50])
+    assert cells == [("ddim", 2), ("unipc/karras", 2), ("ddpm", 2), ("ddpm", 50)]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from unclip.cli.main import main
 from unclip.evaluate import prior as measured
 from unclip.evaluate.alignment import Split
+from unclip.evaluate.judge import tensor
 from unclip.evaluate.prior import compare, store_variance, table
 from unclip.models.prior_ar import PriorAR, PriorARConfig
 from unclip.pipeline import UnCLIP
@@ -49,8 +50,9 @@ def test_numbers_known_beforehand():
 def test_every_prior_beside_z_t(system, corpus):
     results = measured.prior(system, corpus, FEW, splits=("val",), limit=64)
     rows = results["splits"]["val"]["priors"]
-    assert list(rows) == ["diffusion", "ar", "none"]
-    assert [row["steps"] for row in rows.values()] == [2, 5, 0]
+    assert list(rows) == ["true", "diffusion", "ar", "none"]
+    assert [row["steps"] for row in rows.values()] == [0, 2, 5, 0]
+    assert rows["true"]["cos_z_i"]["mean"] == pytest.approx(1)
     assert rows["none"]["cos_z_t"] == pytest.approx(1)
     split = Split.load(corpus, 16, "val", limit=64)
     z_i, z_t = measured.true(system, split)
@@ -62,6 +64,21 @@ def test_every_prior_beside_z_t(system, corpus):
     assert all(f"val, {name}" in text for name in rows)
 
 
+def test_the_judge_names_the_pictures(system, corpus, oracle, monkeypatch):
+    """A decoder that draws what z_i says, read by a judge that is always right: the true z_i are all named."""
+    drawn = Split.load(corpus, 16, "val", limit=64)
+    z_i = measured.true(system, drawn)[0]
+    pictures = tensor(drawn.pictures)
+    monkeypatch.setattr(system, "decode", lambda z, *rest: pictures[(z @ z_i.T).argmax(1)])
+    results = measured.prior(system, corpus, FEW, splits=("val",), limit=64, judge=oracle)
+    rows = results["splits"]["val"]["priors"]
+    assert rows["true"]["judge"]["value"] == 1
+    assert rows["diffusion"]["judge"]["value"] < 0.5
+    lines = table(results).splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("| prior"))
+    assert len({line.count("|") for line in lines[head : head + 6]}) == 1 and "100.0%" in lines[head + 2]
+
+
 def test_on_the_command_line_and_stored_with_the_weights(weights, corpus, tmp_path, capsys):
     folder = shutil.copytree(weights, tmp_path / "copy")
     words = ["evaluate", "prior", "--data", corpus, "--weights", folder, "--split", "val", "--limit", 32]
@@ -70,11 +87,11 @@ def test_on_the_command_line_and_stored_with_the_weights(weights, corpus, tmp_pa
     assert "no analytic variance was measured" in capsys.readouterr().err
     assert main([str(w) for w in [*words, "--store-variance"]]) == 0
     rows = json.loads(capsys.readouterr().out)["splits"]["val"]["priors"]
-    assert list(rows) == ["diffusion", "none"]
+    assert list(rows) == ["true", "diffusion", "none"]
     before, after = UnCLIP.from_pretrained(weights), UnCLIP.from_pretrained(folder)
     assert after.prior.config == replace(before.prior.config, measured=measured.LEVELS)
-    for key, tensor in before.prior.state_dict().items():
-        assert torch.equal(tensor, after.prior.state_dict()[key])
+    for key, value in before.prior.state_dict().items():
+        assert torch.equal(value, after.prior.state_dict()[key])
     table = after.prior.variance()
     assert table.shape == (1000, 16)
     # Far from data the caption is all that is known; near it the estimate is as good as the network is.

@@ -32,10 +32,13 @@ def add_parser(subparsers: Any) -> None:
         "prior",
         help="draw embeddings for held-out captions, and say how near they are to those of the real pictures",
         description="Draw z_i for every caption of the held-out splits with each prior that the weights hold, beside "
-        "the caption's own embedding taken for it. No picture is drawn.",
+        "the caption's own embedding taken for it, and the true one.",
     )
     text = "first measure what the prior's sampler analytic needs, and store it with the weights"
     prior.add_argument("--store-variance", action="store_true", help=text)
+    text = "also decode a picture of each z_i, and of the true one, and have the judge find its caption among 32"
+    prior.add_argument("--pictures", action="store_true", help=text)
+    prior.add_argument("--judge", metavar="DIR", help="folder of the judge (default: the one shipped)")
     add_options(prior, PRIOR)
     words = measures.add_parser(
         "words",
@@ -95,6 +98,7 @@ def alignment(system: "UnCLIP", settings: Settings, args: argparse.Namespace) ->
 
 
 def prior(system: "UnCLIP", settings: Settings, args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from unclip.evaluate.judge import Judge
     from unclip.evaluate.prior import prior, store_variance, table
     from unclip.weights import hub
 
@@ -102,7 +106,10 @@ def prior(system: "UnCLIP", settings: Settings, args: argparse.Namespace) -> tup
         store_variance(system, hub.locate(args.weights), args.data)
         system = load(args, args.weights)
     system.prior_of(settings)
-    results = prior(system, args.data, settings, splits=args.split.split(","), limit=args.limit, seed=args.seed)
+    judge = Judge.load(args.judge, hub.locate(args.weights), system.device) if args.pictures else None
+    results = prior(
+        system, args.data, settings, splits=args.split.split(","), limit=args.limit, seed=args.seed, judge=judge
+    )
     return results, table(results)
 
 

@@ -1,4 +1,5 @@
-"""Priors side by side: how near the z_i that each draws is to the true one, beside z_t taken for it."""
+"""Priors side by side: how near the z_i that each draws is to the true one, beside z_t taken for it; and how well the
+judge names the pictures that are decoded from them."""
 
 import time
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from tqdm import tqdm
 
 from unclip.diffusion.draw import Draw
 from unclip.errors import UnclipError
-from unclip.evaluate.alignment import Split, share
-from unclip.evaluate.judge import tensor
+from unclip.evaluate.alignment import Split, measure, share
+from unclip.evaluate.judge import Judge, tensor
+from unclip.evaluate.report import percent
+from unclip.pictures import to_pil
 from unclip.pipeline import UnCLIP
 from unclip.settings import CHOICES, Settings
 from unclip.weights import hub
@@ -24,7 +27,9 @@ LEVELS = 12  # of the stored variance
 NOTES = """\
 cos z_i: cosine of the drawn z_i to that of the real picture, mean ± deviation over pictures, and its tenth, half and
 nine tenths; cos z_t: to the caption's. recall: how often the real picture's z_i is, of 32, the nearest to the drawn
-one; ± one standard error. seconds: of a caption, on this machine, in batches. none: the caption's z_t taken for z_i."""
+one; ± one standard error. steps, seconds: network calls, and seconds of a caption on this machine, in batches. true:
+that of the real picture itself. none: the caption's z_t taken for z_i."""
+JUDGED = "judge: how often it finds the caption, of 32, of the picture decoded from z_i."
 
 
 @torch.inference_mode()
@@ -36,21 +41,29 @@ def prior(
     splits: Sequence[str] = ("val", "compose"),
     limit: int | None = None,
     seed: int = 0,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
-    """Measure every prior that the weights hold on the held-out captions of a corpus: what `table` prints."""
+    """Measure every prior that the weights hold on the held-out captions of a corpus: what `table` prints.
+
+    judge: names pictures too, decoded from each z_i and from the true one with the same noise.
+    """
     names = [name for name in CHOICES["prior"] if name != "ar" or system.prior_ar]
     results: dict[str, Any] = {"weights": {"name": system.name, "digest": system.digest}, "seed": seed, "splits": {}}
     results["settings"] = {name: getattr(settings, name) for name in ("prior_guidance", "prior_sampler", "best_of",
                                                                       "temperature", "top_p")}  # fmt: skip
     for split in (Split.load(Path(data), system.decoder.config.size, name, limit=limit) for name in splits):
         z_i, z_t = true(system, split)
-        rows = {}
+        rows = {"true": compare(z_i, z_i, z_t, split.many) | {"steps": 0, "seconds": 0.0}}
+        drawn = {"true": z_i}
         for name in names:
             s = replace(settings, prior=name)
             began = time.perf_counter()
-            z = draw(system, split, s, seed, name)
+            drawn[name] = z = draw(system, split, s, seed, name)
             seconds = (time.perf_counter() - began) / len(z)
             rows[name] = compare(z, z_i, z_t, split.many) | {"steps": system.prior_calls(s), "seconds": seconds}
+        for name, z in drawn.items() if judge else ():
+            assert judge is not None
+            rows[name]["judge"] = named(system, split, z, settings, seed, judge, name)
         results["splits"][split.name] = {"pictures": len(split.captions), "priors": rows}
     return results
 
@@ -71,6 +84,15 @@ def draw(system: UnCLIP, split: Split, s: Settings, seed: int, name: str) -> Ten
     return torch.cat(drawn)
 
 
+def named(system: UnCLIP, split: Split, z: Tensor, s: Settings, seed: int, judge: Judge, name: str) -> dict[str, float]:
+    """How often the judge finds the caption of what the decoder makes of z [N, D]."""
+    seeds, made = split.seeds(seed), []
+    for i in tqdm(range(0, len(seeds), BATCH), desc=f"pictures of {name} for {split.name}", leave=False):
+        noise, lines = Draw(seeds[i : i + BATCH], "decoder"), split.captions[i : i + BATCH]
+        made += to_pil(system.decode(z[i : i + BATCH], lines, "", noise, s, lambda *step: None))
+    return measure(split, made, judge)["recall"]["caption"]["generated"]
+
+
 def compare(z: Tensor, z_i: Tensor, z_t: Tensor, many: int) -> dict[str, Any]:
     """Unit vectors [N, D] each: the numbers of one prior. Recall is within groups of `many`."""
     own = (z * z_i).sum(1).double()
@@ -85,27 +107,25 @@ def compare(z: Tensor, z_i: Tensor, z_t: Tensor, many: int) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """What `unclip evaluate prior` prints."""
-    weights, lines = results["weights"], []
-    lines.append(f"weights  {weights['name']}, {weights['digest']}")
-    lines.append("drawn    " + ", ".join(f"{k} {v}" for k, v in results["settings"].items()))
-    head = ("pictures", "cos z_i", "10% 50% 90%", "cos z_t", "recall", "steps", "seconds")
-    widths = (9, 16, 18, 9, 16, 7, 9)
-    lines += ["", f"{'prior':20}" + "".join(f"{h:>{w}}" for h, w in zip(head, widths, strict=True))]
+    """What `unclip evaluate prior` prints: one table in Markdown."""
+    weights, rows = results["weights"], []
     for name, split in results["splits"].items():
         for which, r in split["priors"].items():
-            cos, recall = r["cos_z_i"], r["recall"]
-            cells = (
-                str(split["pictures"]),
-                f"{cos['mean']:.3f} ± {cos['deviation']:.3f}",
-                " ".join(f"{v:.2f}" for v in cos["tenths"]),
-                f"{r['cos_z_t']:.3f}",
-                f"{recall['value']:.1%} ± {recall['error']:.1%}",
-                str(r["steps"]),
-                f"{r['seconds']:.3f}",
-            )
-            lines.append(f"{f'{name}, {which}':20}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True)))
-    return "\n".join([*lines, "", NOTES])
+            cos, judged = r["cos_z_i"], [percent(r["judge"])] if "judge" in r else []
+            rows.append([
+                f"{name}, {which}", str(split["pictures"]), f"{cos['mean']:.3f} ± {cos['deviation']:.3f}",
+                " ".join(f"{v:.2f}" for v in cos["tenths"]), f"{r['cos_z_t']:.3f}", percent(r["recall"]), *judged,
+                str(r["steps"]), f"{r['seconds']:.3f}",
+            ])  # fmt: skip
+    head = ["prior", "pictures", "cos z_i", "10% 50% 90%", "cos z_t", "recall", "judge", "steps", "seconds"]
+    head = head if len(rows[0]) == len(head) else [h for h in head if h != "judge"]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    cells = [[cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in (head, *rows)]
+    cells.insert(1, ["-" * w for w in widths])
+    about = [f"weights  {weights['name']}, {weights['digest']}",
+             "drawn    " + ", ".join(f"{k} {v}" for k, v in results["settings"].items())]  # fmt: skip
+    notes = [NOTES, JUDGED] if "judge" in head else [NOTES]
+    return "\n".join([*about, "", *(f"| {' | '.join(row)} |" for row in cells), "", *notes])
 
 
 @torch.inference_mode()
