@@ -13,26 +13,24 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import arguments, report, table
+from measure import MEMORY, arguments, report, table
 from PIL import Image
 
-RUN = r"""
-import json, re, sys, time
+RUN = f"{MEMORY}\n" + r"""
+import json, sys, time
 import numpy as np, torch
 from PIL import Image
 from unclip import UnCLIP, upscale
-def peak():  # in KiB; getrusage's would begin with the parent's
-    return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])
 weights, side, tile, threads, out = sys.argv[1:]
 torch.set_num_threads(int(threads))
 system, side = UnCLIP.from_pretrained(weights, device="cpu"), int(side)
 seen = np.random.default_rng(0).integers(0, 256, (side // 32, side // 32, 3), dtype=np.uint8)
 small = Image.fromarray(seen).resize((side // 4, side // 4), Image.Resampling.BICUBIC)
-before, began = peak(), time.perf_counter()
+before, began = mib("VmRSS"), time.perf_counter()
 large = upscale(system, small, side, tile=int(tile) or None, progress=False)
 seconds = time.perf_counter() - began
 large.save(out)
-print(json.dumps([seconds, peak() / 2**10, (peak() - before) / 2**10]))
+print(json.dumps([seconds, mib("VmHWM"), mib("VmHWM") - before]))
 """
 
 

@@ -12,19 +12,19 @@ from collections import defaultdict
 from statistics import median
 
 import torch
-from measure import arguments, in_turn, report, table
+from measure import MEMORY, arguments, in_turn, report, table
 
 from unclip.pipeline import UnCLIP
 
 PROMPT = "a red fox, flat vector emoji"
 COLD = f"""
-import json, resource, sys, time
+{MEMORY}
+import json, sys, time
 from unclip import UnCLIP
 system = UnCLIP.from_pretrained(sys.argv[1])
 ready = time.time()
 system.generate({PROMPT!r}, size=int(sys.argv[2]), progress=False)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-print(json.dumps([ready, time.time(), peak]))
+print(json.dumps([ready, time.time(), mib("VmHWM")]))
 """
 
 

@@ -19,6 +19,11 @@ from statistics import median
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+MEMORY = r"""
+import re
+def mib(name):  # VmHWM: the peak; VmRSS: now. getrusage's peak would begin with what the parent held
+    return int(re.search(name + r":\s+(\d+)", open("/proc/self/status").read())[1]) / 2**10
+"""  # for the fresh process that a benchmark starts; Linux alone tells
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
