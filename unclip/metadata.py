@@ -82,6 +82,8 @@ def parameters(record: dict[str, Any]) -> str:
         "Model": model["name"],
         "Version": f"unclip {record['version']}",
     }
+    if lora := [f"{told['file']}:{told['scale']:g}" for told in model.get("lora", [])]:
+        pairs["LoRA"] = ", ".join(lora)
     quoted = {k: json.dumps(v, ensure_ascii=False) if re.search(r'[,:"\n]', str(v)) else v for k, v in pairs.items()}
     negative = [f"Negative prompt: {record['negative_prompt']}"] if record["negative_prompt"] else []
     return "\n".join([record["prompt"], *negative, ", ".join(f"{k}: {v}" for k, v in quoted.items())])

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from unclip import edit
+from unclip import adapters, edit
 from unclip.diffusion.denoiser import Denoise, Estimate
 from unclip.diffusion.draw import Draw, Several
 from unclip.diffusion.guidance import CFG, Clip, Interval, Rescale, Threshold, Unguided
@@ -37,7 +37,8 @@ from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.pictures import to_pil
 from unclip.settings import Callback, Generated, Reporter, Request, Settings
 from unclip.weights import hub
-from unclip.weights.checkpoint import load_module, save_module
+from unclip.weights.adapter import Adapter, AdapterConfig, fingerprint
+from unclip.weights.checkpoint import CONFIG, WEIGHTS, load_module, save_module
 from unclip.weights.config import read_json
 from unclip.weights.fit import check_fit
 
@@ -57,6 +58,7 @@ class UnCLIP:
     upsampler_step = staticmethod(ddim())
     factor = 1  # pixels a side of each place of what the decoder draws
     defaults: ClassVar[dict[str, Any]] = {}  # settings of `generate` where they are not those of `Settings`
+    lora: tuple[dict[str, Any], ...] = ()  # the adapters that were added, in their order, as a record notes them
 
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: Decoder, upsampler: Upsampler | None,
                  name: str = "unnamed", digest: str = "", upsampler_1024: Upsampler | None = None,
@@ -163,7 +165,7 @@ class UnCLIP:
         """
         scales = [s.guidance] if s.guidance_z is None else [s.guidance_z, s.guidance]
         scales = scales if any(scale != 1 for scale in scales) else []
-        net = self.students["decoder_fast"] if s.fast else self.decoder
+        net = self.student("decoder_fast") if s.fast else self.decoder
         n, branches, process = len(z_i), 1 + len(scales), net.config.diffusion
         texts = [*[negative] * len(scales) * n, *each(prompt, n)]
         no_z_i = torch.arange(len(texts), device=self.device) < n * min(len(scales), 1)
@@ -200,7 +202,7 @@ class UnCLIP:
         denoise = Clip(net.denoiser(s.tile))
         steps = s.upsampler_1024_steps if net is self.upsampler_1024 else s.upsampler_steps
         x = draw(given.shape[1:]).to(self.device)
-        levels = net.config.diffusion.spaced(steps, "strides" if net in self.students.values() else "even")
+        levels = net.config.diffusion.spaced(steps, "strides" if net in self.hired.values() else "even")
         x = self.sample(denoise, x, levels, self.upsampler_step, draw.like, tell, given)
         return x[..., :height, :width]
 
@@ -258,6 +260,7 @@ class UnCLIP:
         if "decoder_fast" not in self.students:
             raise UnclipError(f"the weights {self.name!r} hold no few-step decoder; train it: unclip train "
                               "mini.decoder_fast, or leave out fast")  # fmt: skip
+        self.student("decoder_fast")  # says now if it does not fit its teacher
         if negative:
             raise UnclipError("a few-step student cannot steer away from a negative prompt; leave out one of the two")
         upsampler_steps = s.fast if "upsampler_256_fast" in self.students else s.upsampler_steps
@@ -269,8 +272,8 @@ class UnCLIP:
         s = request.settings
         assert s.size is not None, "the request is not fitted"
         cascade = self.cascade(s.size)
-        if s.fast and "upsampler" in cascade:
-            cascade["upsampler"] = self.students.get("upsampler_256_fast", cascade["upsampler"])
+        if s.fast and "upsampler" in cascade and "upsampler_256_fast" in self.students:
+            cascade["upsampler"] = self.student("upsampler_256_fast")
         stages = {"prior": self.prior_calls(s), "decoder": s.steps}
         stages |= {name: getattr(s, f"{name}_steps") for name in cascade}
         with Reporter(request.callback, progress, len(request.seeds), sum(stages.values())) as report:
@@ -290,7 +293,7 @@ class UnCLIP:
             "negative_prompt": request.negative,
             "seed": request.seeds[i],
             "settings": asdict(request.settings),
-            "model": {"name": self.name, "digest": self.digest},
+            "model": {"name": self.name, "digest": self.digest} | ({"lora": list(self.lora)} if self.lora else {}),
             "device": self.device.type,
             "dtype": str(self.dtype).removeprefix("torch."),
             "torch": str(torch.__version__),
@@ -305,6 +308,10 @@ class UnCLIP:
     invert, reconstruct, variations, img2img = edit.invert, edit.reconstruct, edit.variations, edit.img2img
     interpolate, text_diff, pca_probe = edit.interpolate, edit.text_diff, edit.pca_probe
     inpaint, outpaint = edit.inpaint, edit.outpaint
+
+    # ---- differences to weights: LoRA, in unclip/adapters.py -----------------------------------------------------
+
+    load_lora, student = adapters.load_lora, adapters.student
 
     # ---- weights ---------------------------------------------------------------------------------------------
 
@@ -351,7 +358,7 @@ class UnCLIP:
                 raise UnclipError(f"{str(folder)!r} lacks the part {name!r}; train it: unclip train mini.{name}")
         names = [name for name in PARTS if name in index["parts"]]
         digest = hub.verify(folder, index, [*names, TOKENIZER.parent.name])
-        parts: dict[str, Any] = {name: load_module(folder / name, *PARTS[name])[0] for name in names}
+        parts: dict[str, Any] = {name: load_part(folder, name) for name in names}
         system = cls(Tokenizer.load(folder / TOKENIZER), parts["clip"], parts["prior"], parts["decoder"],
                      parts.get("upsampler_256"), index["name"], digest, parts.get("upsampler_1024"),
                      {name: parts[name] for name in STUDENTS if name in parts},
@@ -361,8 +368,12 @@ class UnCLIP:
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> Path:
         """Write a folder that `from_pretrained` reads: model_index.json, tokenizer/, and a folder for each network."""
         folder = Path(folder)
-        for name, net in self.parts.items():
-            save_module(folder / name, net.config, net.state_dict(), dtype, {})
+        for name, part in self.parts.items():
+            if isinstance(part, Adapter):  # is for the weights as they are now, with what was added to them
+                teacher = fingerprint(self.parts[part.config.part], dtype)
+                save_module(folder / name, replace(part.config, base=teacher), part.tensors, dtype, {})
+            else:
+                save_module(folder / name, part.config, part.state_dict(), dtype, {})
         (folder / TOKENIZER).parent.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(folder / TOKENIZER)
         hub.write_index(folder, self.name)
@@ -382,15 +393,24 @@ class UnCLIP:
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "UnCLIP":
         """Move every network; `dtype` is what sampling computes in."""
         self.device, self.dtype = torch.device(device), dtype if dtype is not None else self.dtype
-        for net in self.parts.values():
-            net.to(self.device)
-        for net in (self.decoder, self.upsampler, self.upsampler_1024, *self.students.values()):
-            if net is not None:
-                net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.hired: dict[str, Any] = {}
+        for name, net in self.parts.items():
+            if isinstance(net, nn.Module):
+                net.to(self.device)
+                if name.startswith(("decoder", "upsampler")):
+                    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self
 
 
 # ---- around the system ---------------------------------------------------------------------------------------
+
+
+def load_part(folder: Path, name: str) -> Any:
+    """A network of a folder of weights, or the adapter that is kept in a student's place."""
+    if name in STUDENTS and read_json(folder / name / CONFIG).get("kind") == AdapterConfig.__name__:
+        return Adapter.load(folder / name / WEIGHTS)
+    return load_module(folder / name, *PARTS[name])[0]
+
 
 Tell = Callable[[int, int, Tensor], None]  # step, steps, estimate of x0 [B, ...]
 

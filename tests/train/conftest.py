@@ -79,6 +79,9 @@ def recipes() -> dict:
         "upsampler": UpsamplerRecipe("upsampler_64", upsampler, QUICK, DataConfig(size=64)),
         "fast": student(lesson=lesson),
         "progressive": student(lesson=replace(lesson, method="progressive")),
-        "upsampler_fast": UpsamplerFastRecipe("upsampler_64_fast", upsampler, QUICK, DataConfig(size=64), lesson=pair),
+        "adapter": student(lesson=replace(lesson, method="progressive"), lora=2),
+        "upsampler_fast": UpsamplerFastRecipe(
+            "upsampler_64_fast", upsampler, QUICK, DataConfig(size=64), lora=2, lesson=pair
+        ),
         "crops": UpsamplerRecipe("upsampler_64", local, QUICK, DataConfig(size=64, crop=24, limit=20), bsr=0.5),
     }

@@ -12,6 +12,7 @@ from unclip.train import loop
 from unclip.train.loop import train
 from unclip.train.stages.fast import DecoderFastStage, Lesson
 from unclip.train.state import checkpoints
+from unclip.weights.adapter import Adapter, fingerprint
 from unclip.weights.checkpoint import load_module
 
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def state(out, name):
     return {k: v.clone() for k, v in load_file(checkpoints(out / name)[0] / "state.safetensors").items()}
 
 
-@pytest.mark.parametrize("name", ["fast", "progressive", "upsampler_fast"])
+@pytest.mark.parametrize("name", ["fast", "progressive", "adapter", "upsampler_fast"])
 def test_resuming_is_exact(name, data, recipes, taught, tmp_path, monkeypatch):
     """Rounds of progressive distillation too: the checkpoint holds who teaches."""
     recipe, outs = recipes[name], [tmp_path / "whole", tmp_path / "broken"]
@@ -67,6 +68,33 @@ def test_the_export_is_the_student_alone(data, recipes, taught):
     assert config == recipes["decoder"].model
     pairs = zip(student.parameters(), teacher.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_student_may_be_an_adapter_of_its_teacher(data, recipes, taught, tmp_path):
+    """The two share their weights, in memory and in the checkpoint; factors alone are learnt and written."""
+    recipe = replace(recipes["adapter"], train=replace(recipes["adapter"].train, lr=0.1))
+    stage = DecoderFastStage(recipe, data, taught / "model", CPU)
+    pair = stage.net
+    assert pair.student.unet.conv_in.parametrizations.weight.original is \
+        pair.teacher.unet.conv_in.parametrizations.weight.original  # fmt: skip
+    assert {name.rpartition(".")[2] for name, p in pair.named_parameters() if p.requires_grad} == {"A", "B", "d"}
+    (tmp_path / "model").mkdir()
+    for part in ("clip", "decoder", "tokenizer"):
+        (tmp_path / "model" / part).symlink_to(taught / "model" / part)
+    train(recipe, data, tmp_path, CPU)
+    whole = sum(v.numel() for v in load_module(taught / "model" / "decoder", DecoderConfig, Decoder)[0].parameters())
+    held = state(tmp_path, "decoder_fast")
+    frozen = sum(v.numel() for k, v in held.items() if not k.startswith("moment") and k[-2:] not in (".A", ".B", ".d"))
+    assert frozen == whole  # once, for student, teacher and averages
+    adapter = Adapter.load(tmp_path / "model" / "decoder_fast" / "model.safetensors")
+    teacher, _ = load_module(taught / "model" / "decoder", DecoderConfig, Decoder)
+    adapter.check(teacher, fingerprint(teacher))
+    assert (adapter.config.part, adapter.config.rank) == ("decoder", 2)
+    for name, value in adapter.tensors.items():
+        path, key, factor = name.rsplit(".", 2)
+        averaged = held[f"ema.student.{path}.parametrizations.{key}.0.{factor}"]
+        torch.testing.assert_close(value, averaged, atol=1e-3, rtol=1e-3)
+    assert any(value.any() for name, value in adapter.tensors.items() if name.endswith("B"))
 
 
 def test_in_every_round_the_last_student_teaches(data, recipes, taught):

@@ -79,10 +79,21 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str], **defaul
 def add_machine_options(parser: argparse.ArgumentParser, weights: str | None = "mini") -> None:
     text = "shipped name, folder, or org/repo of the hub" + (f" (default: {weights})" if weights else "")
     parser.add_argument("--weights", default=weights, metavar="NAME", help=text)
+    parser.add_argument("--lora", action="append", default=[], type=scaled, metavar="FILE:X",
+                        help="add an adapter to the weights, X times (default: once); repeat")  # fmt: skip
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 … (default: the best there is)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", metavar="NAME",
                         help="what to compute in: float32 (default) or bfloat16")  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+
+
+def scaled(text: str) -> tuple[str, float]:
+    """style.safetensors:0.8 → its path and 0.8; without a number, 1."""
+    path, _, scale = text.rpartition(":")
+    try:
+        return (path, float(scale)) if path else (text, 1.0)
+    except ValueError:
+        return text, 1.0
 
 
 def option(name: str) -> str:
@@ -173,7 +184,10 @@ def load(args: argparse.Namespace, weights: str) -> "UnCLIP":
     device, dtype = pick_device(args.device), getattr(torch, args.dtype)
     if dtype == torch.bfloat16 and not native_bfloat16(device):
         warn(f"{device} has no bfloat16 of its own: float32 is many times faster here")
-    return UnCLIP.from_pretrained(folder, device=device, dtype=dtype)
+    system = UnCLIP.from_pretrained(folder, device=device, dtype=dtype)
+    for file, scale in args.lora:
+        system.load_lora(file, scale)
+    return system
 
 
 def set_threads(threads: int | None) -> None:

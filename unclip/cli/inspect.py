@@ -116,6 +116,7 @@ def replay(path: Path, args: argparse.Namespace) -> int:
         raise UnclipError(f"it was drawn with the weights {name!r} ({weights}); say where they are: --weights FOLDER")
     args.dtype = "bfloat16" if record.get("dtype") == "bfloat16" else args.dtype
     system = load(args, args.weights or name)
+    check_adapters(record["model"].get("lora", []), list(system.lora))
     if weights != system.digest:
         warn(f"drawn with other weights: {weights} then, {system.digest} now")
 
@@ -142,6 +143,18 @@ def replay(path: Path, args: argparse.Namespace) -> int:
     if picture.format in ("PNG", "WEBP") and picture.pixels != record.get("pixels"):
         note(f"{str(path)!r} was changed after it was drawn")
     return 0 if same else 1
+
+
+def check_adapters(wanted: Any, given: list[dict[str, Any]]) -> None:
+    """Which adapters are read is the user's to say, and no picture's."""
+    try:
+        named = ", ".join(f"{told['file']}:{told['scale']:g} (sha256 {told['sha256'][:10]}…)" for told in wanted)
+        same = [(told["sha256"], told["scale"]) for told in wanted] == [(g["sha256"], g["scale"]) for g in given]
+    except (KeyError, TypeError, ValueError) as e:
+        raise UnclipError(f"the record of the adapters is damaged: {e!r}; it cannot be drawn again") from e
+    if not same:
+        raise UnclipError(f"it was drawn with the adapters {clean(named)}; name them in this order: --lora FILE:SCALE"
+                          if wanted else "it was drawn without an adapter; leave out --lora")  # fmt: skip
 
 
 def request_of(record: dict[str, Any], path: Path) -> tuple[Request, int, str, str]:

@@ -62,8 +62,10 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = N
     if start and team.leads:
         hub.adopt(start, out / "model")
     stage = recipe.stage(data, out / "model", device)
-    if start and (start / recipe.name).is_dir():
+    begun = start is not None and (start / recipe.name).is_dir()
+    if start and begun:
         stage.begin(start)
+    stage.adapt(begun)
     if team.leads:
         team.wait()
     ema = EMA(stage.net, config.ema)
@@ -83,7 +85,9 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = N
         nonlocal saved
         settle(losses, stage, config, folder)
         if team.leads:
-            stage.export(ema.net, out / "model", {"step": str(state.step), "recipe": json.dumps(identity)})
+            notes = {"step": str(state.step), "recipe": json.dumps(identity)}
+            stage.export(ema.net, out / "model", notes)
+            stage.export_adapter(ema.net, out, notes)
             state.save(folder, identity)
         saved = state.step
         team.wait()

@@ -1,11 +1,10 @@
 """Optimiser, learning rate and weight average."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from unclip.machine import native_bfloat16
+from unclip.nn.adapter import twin
 
 
 def optimiser(net: nn.Module, kind: str, lr: float, beta2: float, eps: float, weight_decay: float) -> "AdamW":
@@ -64,16 +63,18 @@ def rate(step: int, steps: int, warmup: int, decay: float) -> float:
 
 
 class EMA:
-    """Exponential moving average of the weights, short at first: decay min(decay, (1 + step) / (10 + step))."""
+    """Exponential moving average of the weights, short at first: decay min(decay, (1 + step) / (10 + step)).
+
+    Weights that are frozen are those of the network itself."""
 
     def __init__(self, net: nn.Module, decay: float):
-        self.net, self.decay = copy.deepcopy(net).requires_grad_(False).eval(), decay
+        self.net, self.decay = twin(net).requires_grad_(False).eval(), decay
 
     @torch.no_grad()
     def update(self, net: nn.Module, step: int) -> None:
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            list(self.net.parameters()), [p.detach() for p in net.parameters()], weight
-        )
+        pairs = zip(self.net.parameters(), net.parameters(), strict=True)
+        mine, now = zip(*((mine, now.detach()) for mine, now in pairs if mine is not now), strict=True)
+        torch._foreach_lerp_(mine, now, weight)  # pyright: ignore[reportPrivateImportUsage]
         for mine, now in zip(self.net.buffers(), net.buffers(), strict=True):
             mine.copy_(now)  # what a network counts for itself, such as a codebook's averages, is not averaged again

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from unclip.data.images import Batch, Corpus
 from unclip.errors import UnclipError
+from unclip.nn.adapter import adapt, plain
 from unclip.train.optim import optimiser
 from unclip.weights import hub
+from unclip.weights.adapter import Adapter
 from unclip.weights.checkpoint import load_module, save_module
 
 
@@ -52,6 +54,7 @@ class Recipe:
     model: Any
     train: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    lora: int = 0  # rank of an adapter that is trained alone, the network being frozen; 0 trains everything
 
     def stage(self, data: Path, model: Path, device: torch.device) -> "Stage":
         raise TypeError(f"{type(self).__name__} names no stage")
@@ -90,6 +93,13 @@ class Stage:
         fitting = {k: v for k, v in trained.state_dict().items() if k in own and v.shape == own[k].shape}
         self.learner.load_state_dict(fitting, strict=False)  # what training measures anew is no part of it
 
+    def adapt(self, trained: bool) -> None:
+        """Freeze the network and train an adapter to it, if the recipe says so. trained: whether it was begun."""
+        if self.recipe.lora and not trained:
+            raise UnclipError(f"lora is {self.recipe.lora}: an adapter needs trained weights; name them: --from mini")
+        if self.recipe.lora:
+            adapt(self.net, self.recipe.lora)
+
     def optimiser(self) -> torch.optim.Optimizer:
         c = self.recipe.train
         return optimiser(self.net, c.optimiser, c.lr, c.beta2, c.eps, c.weight_decay)
@@ -109,5 +119,11 @@ class Stage:
 
     def export(self, net: nn.Module, model: Path, notes: dict[str, str]) -> None:
         """Write the averaged weights where the pipeline reads them."""
-        save_module(model / self.recipe.name, self.recipe.model, net.state_dict(), torch.float16, notes)
+        save_module(model / self.recipe.name, self.recipe.model, plain(net), torch.float16, notes)
         hub.write_index(model, model.parent.name)
+
+    def export_adapter(self, net: nn.Module, out: Path, notes: dict[str, str]) -> None:
+        """Write what was learnt beside the frozen weights, if there is an adapter: OUT/NAME.lora.safetensors."""
+        if self.recipe.lora:
+            adapter = Adapter.of(net, self.recipe.name, self.recipe.lora)
+            adapter.save(out / f"{self.recipe.name}.lora.safetensors", notes)

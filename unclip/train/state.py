@@ -32,11 +32,13 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         moments = self.optimiser.state_dict()["state"]
-        return {
+        tensors = {
             **{f"net.{k}": v for k, v in self.net.state_dict().items()},
             **{f"ema.{k}": v for k, v in self.ema.net.state_dict().items()},
             **{f"moment.{i}.{k}": v for i, entry in moments.items() for k, v in entry.items()},
         }
+        once = {v.data_ptr() or k: k for k, v in reversed(tensors.items())}  # what is frozen, networks may share
+        return {k: tensors[k] for k in once.values()}
 
     def save(self, folder: Path, recipe: dict) -> Path:
         """Write FOLDER/step-N: state, then manifest, in a temporary folder that is renamed last; older ones go."""
@@ -64,8 +66,8 @@ class State:
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        self.net.load_state_dict(part("net."))
-        self.ema.net.load_state_dict(part("ema."))
+        for net, prefix in ((self.net, "net."), (self.ema.net, "ema.")):
+            net.load_state_dict(net.state_dict() | part(prefix))  # what is shared was written, and is read, once
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in part("moment.").items():

@@ -1,6 +1,5 @@
 """Few-step students of the decoder and the upsampler: their teacher's walk in a few calls, guidance within."""
 
-import copy
 import math
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +19,14 @@ from unclip.diffusion.guidance import CFG, Clip
 from unclip.diffusion.levels import Levels, mix, strides
 from unclip.diffusion.samplers import ddim, walk
 from unclip.errors import UnclipError
+from unclip.nn.adapter import adapt, learnt, twin
 from unclip.pictures import grid
-from unclip.train.recipe import Stage
 from unclip.train.stages.decoder import DecoderRecipe, DecoderStage
 from unclip.train.stages.diffusion import DiffusionStage, noise
 from unclip.train.stages.upsampler import UpsamplerRecipe, UpsamplerStage
-from unclip.weights.checkpoint import load_module
+from unclip.weights import hub
+from unclip.weights.adapter import Adapter, fingerprint
+from unclip.weights.checkpoint import WEIGHTS, load_module, save_module
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class FastStage(DiffusionStage):
 
     net: Any  # a Pair
     lesson: Lesson
+    teacher: str  # its part of the weights
     round = 0
 
     @property
@@ -86,15 +88,18 @@ class FastStage(DiffusionStage):
         return self.net.student
 
     def enrol(self, lesson: Lesson, folder: Path) -> None:
-        """Make the network of the trained stage in `folder` the teacher, and the student a copy of it."""
+        """Make the trained network in `folder` the teacher; the student is a copy of it, or it with an adapter."""
         if not folder.is_dir():
             raise UnclipError(f"{str(folder)!r} is not there: a student needs a teacher; train {folder.name} first")
         teacher, config = load_module(folder, type(self.recipe.model), type(self.net))
         if config != self.recipe.model:
             raise UnclipError(f"{str(folder)!r} was trained with other settings of the model than {self.recipe.name!r}")
-        self.lesson, self.levels = lesson, self.process.levels().spaced(strides(self.process.T, lesson.steps))
+        self.teacher, self.lesson = folder.name, lesson
+        self.levels = self.process.levels().spaced(strides(self.process.T, lesson.steps))
         self.net.load_state_dict(teacher.state_dict())
-        self.net = Pair(self.net, copy.deepcopy(self.net))
+        if self.recipe.lora:
+            adapt(self.net, self.recipe.lora)
+        self.net = Pair(self.net, twin(self.net))
 
     def seen(self, batch: Batch, g: torch.Generator) -> tuple[Tensor, Any]:
         """x0 [B, ...] and what goes with it."""
@@ -153,8 +158,28 @@ class FastStage(DiffusionStage):
             pass
         return x
 
+    def begin(self, folder: Path) -> None:
+        if not self.recipe.lora:
+            return super().begin(folder)
+        adapter = Adapter.load(folder / self.recipe.name / WEIGHTS)
+        if (rank := adapter.config.rank) != self.recipe.lora:
+            raise UnclipError(f"lora is {self.recipe.lora}, but adapter {adapter.name!r} has rank {rank}")
+        adapter.check(self.net.student, fingerprint(self.net.student))
+        for name, parameter in learnt(self.net.student).items():
+            parameter.data.copy_(adapter.tensors[name])
+
+    def adapt(self, trained: bool) -> None:
+        """`enrol` has done it."""
+
     def export(self, net: Any, model: Path, notes: dict[str, str]) -> None:
-        Stage.export(self, net.student, model, notes)
+        if not self.recipe.lora:
+            return super().export(net.student, model, notes)
+        adapter = Adapter.of(net.student, self.teacher, self.recipe.lora)
+        save_module(model / self.recipe.name, adapter.config, adapter.tensors, torch.float16, notes)
+        hub.write_index(model, model.parent.name)
+
+    def export_adapter(self, net: Any, out: Path, notes: dict[str, str]) -> None:
+        """A student that is an adapter is kept with the weights, as `export` does."""
 
 
 class DecoderFastStage(FastStage, DecoderStage):

@@ -10,6 +10,7 @@ from torch import Tensor
 from unclip.data.images import Batch
 from unclip.models.prefix import Prefix, Prefixed
 from unclip.models.prior import Prior, PriorConfig
+from unclip.nn.adapter import plain
 from unclip.train.recipe import Recipe
 from unclip.train.stages.diffusion import DiffusionStage, chance
 from unclip.train.stages.encoders import MANY, Encoders, held_out
@@ -61,7 +62,7 @@ class PriorStage(DiffusionStage):
 
     @torch.no_grad()
     def export(self, net: Prior, model: Path, notes: dict[str, str]) -> None:
-        config, tensors = net.config, net.state_dict()
+        config, tensors = net.config, plain(net)
         if self.recipe.measured:
             pictures = torch.cat([pictures for pictures, _ in self.splits.values()]).to(self.device)
             ids = self.encoders.tokens([line for _, lines in self.splits.values() for line in lines])

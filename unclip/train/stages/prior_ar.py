@@ -11,6 +11,7 @@ from unclip.data.images import Batch
 from unclip.models.prefix import Prefix
 from unclip.models.prior import Prior, PriorConfig
 from unclip.models.prior_ar import PriorAR, PriorARConfig, needed
+from unclip.nn.adapter import plain
 from unclip.train.recipe import Recipe, Stage
 from unclip.train.stages.diffusion import chance
 from unclip.train.stages.encoders import MANY, Encoders, held_out
@@ -84,5 +85,5 @@ class PriorARStage(Stage):
         return None, agreement(net, self.encoders, self.splits, draw)
 
     def export(self, net: PriorAR, model: Path, notes: dict[str, str]) -> None:
-        save_module(model / self.recipe.name, net.config, net.state_dict(), torch.float16, notes)
+        save_module(model / self.recipe.name, net.config, plain(net), torch.float16, notes)
         hub.write_index(model, model.parent.name)
