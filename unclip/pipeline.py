@@ -335,6 +335,7 @@ class UnCLIP:
         cls,
         source: str | Path = "mini",
         *,
+        prior: str | Path | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
@@ -342,6 +343,7 @@ class UnCLIP:
     ) -> "UnCLIP":
         """Load shipped weights by name, a folder, or a repository of the hub ("org/name").
 
+        prior: likewise, for systems whose prior was published apart (Kandinsky); by default the one published with it.
         dtype: bfloat16 computes in it (the weights stay float32). Files are checked against the sha256 noted when they
         were written, and never executed.
         """
@@ -351,7 +353,7 @@ class UnCLIP:
         given = Path(source)
         folder = given if published.reader(given) else hub.locate(source, revision, local_files_only)
         if read := published.reader(folder):
-            return read(folder).to(pick_device(device), dtype)
+            return (read(folder) if prior is None else read(folder, prior)).to(pick_device(device), dtype)
         index = hub.check_index(read_json(folder / hub.INDEX), folder)
         for name in ("clip", "prior", "decoder"):
             if name not in index["parts"]:

@@ -5,11 +5,14 @@ import lzma
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from unclip.models.tokenizer import Tokenizer
 from unclip.weights.family import Schema, Spec
 from unclip.weights.load import fill
 from unclip.weights.match import Match
@@ -57,6 +60,33 @@ def recipe() -> Callable[[str, tuple[int, ...]], torch.Tensor]:
 @pytest.fixture
 def golden_folder() -> Path:
     return GOLDEN
+
+
+@pytest.fixture
+def clip_tokenizer(tmp_path) -> Any:
+    """CLIP's tokenizer as transformers has it, made of our own vocabulary."""
+    model, folder = json.loads(Tokenizer.clip().bpe.to_str())["model"], tmp_path / "bpe"
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges))
+    return pytest.importorskip("transformers").CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
+class Replay(SimpleNamespace):
+    """The noise of one generator in the order in which it is asked for."""
+
+    def __call__(self, shape: Any) -> torch.Tensor:
+        return torch.randn((1, *shape), generator=self.generators[0])
+
+    def like(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.randn(x.shape, generator=self.generators[0])
+
+
+@pytest.fixture
+def replay() -> Callable[[int], Replay]:
+    """A seed → the noise that a pipeline of diffusers draws from the generator of that seed, as a `Draw`."""
+    return lambda seed: Replay(generators=[torch.Generator().manual_seed(seed)])
 
 
 def weights(key: str, shape: tuple[int, ...]) -> torch.Tensor:

@@ -1,15 +1,10 @@
 """Karlo beside diffusers: a tiny pipeline of random weights that diffusers saved, drawn by both from the same noise."""
 
-import json
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from unclip.models.tokenizer import Tokenizer
 from unclip.pipeline import UnCLIP
 from unclip.published.karlo import Karlo
 from unclip.settings import Settings
@@ -18,17 +13,8 @@ pytestmark = pytest.mark.slow
 RES = {"down_block_types": ("ResnetDownsampleBlock2D",) * 2, "up_block_types": ("ResnetUpsampleBlock2D",) * 2}
 
 
-def tokenizer(folder: Path) -> Any:
-    model = json.loads(Tokenizer.clip().bpe.to_str())["model"]
-    folder.mkdir()
-    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
-    merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges))
-    return pytest.importorskip("transformers").CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-
-
 @pytest.fixture
-def pipe(tmp_path) -> Any:
+def pipe(tmp_path, clip_tokenizer) -> Any:
     d, t = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
     from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 
@@ -51,7 +37,7 @@ def pipe(tmp_path) -> Any:
     large = {"sample_size": 128, "layers_per_block": 1, "block_out_channels": (32, 64), "in_channels": 6,
              "out_channels": 3, "add_attention": False, **RES}  # fmt: skip
     pipe = d.UnCLIPPipeline(
-        prior, decoder, t.CLIPTextModelWithProjection(text), tokenizer(tmp_path / "bpe"), project,
+        prior, decoder, t.CLIPTextModelWithProjection(text), clip_tokenizer, project,
         d.UNet2DModel(**large), d.UNet2DModel(**large),
         d.UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0),
         d.UnCLIPScheduler(variance_type="learned_range"), d.UnCLIPScheduler(),
@@ -61,20 +47,10 @@ def pipe(tmp_path) -> Any:
     return pipe
 
 
-class Replay(SimpleNamespace):
-    """The noise of one generator in the order in which it is asked for."""
-
-    def __call__(self, shape: Any) -> Tensor:
-        return torch.randn((1, *shape), generator=self.generators[0])
-
-    def like(self, x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=self.generators[0])
-
-
 @torch.inference_mode()
-def test_the_whole_pipeline_draws_the_same(pipe, tmp_path):
+def test_the_whole_pipeline_draws_the_same(pipe, replay, tmp_path):
     theirs = pipe("a red fox", generator=torch.Generator().manual_seed(3), output_type="np").images
-    ours, noise = UnCLIP.from_pretrained(tmp_path / "karlo"), Replay(generators=[torch.Generator().manual_seed(3)])
+    ours, noise = UnCLIP.from_pretrained(tmp_path / "karlo"), replay(3)
     assert isinstance(ours, Karlo)
     s, rest = Settings(**ours.defaults), ("a red fox", "", noise)
     z_i = ours.sample_prior(*rest, s, lambda *_: None)

@@ -138,9 +138,14 @@ class Threshold:
 
     def __call__(self, x: Tensor, at: Levels, **cond) -> Estimate:
         est = self.denoise(x, at, **cond)
-        s = est.x0.abs().flatten(1).float().quantile(self.quantile, dim=1).clamp(min=1).to(x)
-        s = s.reshape(-1, *[1] * (x.ndim - 1))
-        return replace(est, x0=est.x0.clamp(-s, s) / s)
+        return replace(est, x0=squeezed(est.x0, self.quantile))
+
+
+def squeezed(x0: Tensor, quantile: float, most: float | None = None) -> Tensor:
+    """x0 clipped at a quantile s of `|x0|`, 1 <= s <= most, then divided by s."""
+    s = x0.abs().flatten(1).float().quantile(quantile, dim=1).clamp(1, most).to(x0)
+    s = s.reshape(-1, *[1] * (x0.ndim - 1))
+    return x0.clamp(-s, s) / s
 
 
 class Known:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unclip.diffusion.samplers import ddpm
 from unclip.errors import UnclipError
-from unclip.models.clip import CLIP, centred
+from unclip.models.clip import CLIP, CLIPConfig, centred
 from unclip.models.decoder import Condition
 from unclip.models.encoded_decoder import EncodedDecoder
 from unclip.models.prior import Prior
@@ -81,10 +81,7 @@ class Karlo(UnCLIP):
 
     @classmethod
     def from_diffusers(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Karlo":
-        vocabulary = folder / "tokenizer" / "vocab.json"
-        tokenizer = Tokenizer.clip()
-        if vocabulary.is_file() and read_json(vocabulary).get("<|endoftext|>") != tokenizer.end:
-            raise UnclipError(f"{str(vocabulary)!r} is not CLIP's; Karlo reads captions by OpenAI's")
+        tokenizer = clip_tokenizer(folder / "tokenizer")
         text: Any = load.load(folder / "text_encoder", dtype=dtype)
         image: Any = load.load(folder / "image_encoder", dtype=dtype) if (folder / "image_encoder").is_dir() else None
         prior = fill(load.open_source(folder / "prior"), diffusers.PRIOR, folder / "prior", dtype)
@@ -119,14 +116,30 @@ def from_folder(folder: Path) -> Karlo:
     return Karlo.from_diffusers(folder) if (folder / "prior").is_dir() else Karlo.from_native(folder)
 
 
+def clip_tokenizer(folder: Path) -> Tokenizer:
+    """OpenAI's tokenizer; raises UnclipError if the folder holds another."""
+    tokenizer, vocabulary = Tokenizer.clip(), folder / "vocab.json"
+    if vocabulary.is_file() and read_json(vocabulary).get("<|endoftext|>") != tokenizer.end:
+        raise UnclipError(f"{str(vocabulary)!r} is not CLIP's; the prior reads captions by OpenAI's")
+    return tokenizer
+
+
 def fill(file: File, family: Family, path: Path, dtype: torch.dtype) -> Any:
     return load.fill(recognise(file.schema, [family], str(path)), file.read, dtype, file.forget)
 
 
 def towers(text: Any, image: nn.Module | None) -> CLIP:
     """CLIP out of one or two towers that were kept apart."""
+    told = vars(text.config)
+    if image is not None:
+        seen: Any = image.config
+        if seen.embed != told["embed"]:
+            raise UnclipError(f"CLIP's picture tower gives {seen.embed} numbers, its text tower {told['embed']}; "
+                              "use two of one CLIP")  # fmt: skip
+        of_pictures = ("image_size", "patch", "image", "pre_norm", "mean", "std")
+        told = told | {name: getattr(seen, name) for name in of_pictures}
     with torch.device("meta"):
-        clip = CLIP(text.config)
+        clip = CLIP(CLIPConfig(**told))
     clip.text = text
     clip.image = image  # pyright: ignore[reportAttributeAccessIssue]
     clip.log_scale = nn.Parameter(torch.zeros(()))

@@ -36,7 +36,8 @@ def said(found: Schema, part: str = "config") -> dict[str, Any]:
 def prior_config(found: Schema) -> PriorConfig:
     width, depth = found.size("prd_embedding", 2), found.count("transformer_blocks.{i}.norm1.weight")
     heads = said(found).get("num_attention_heads", width // 64)
-    return replace(PUBLISHED_PRIOR, embed=found.size("proj_in.weight", 1),
+    reach = float(said(found, "scheduler").get("clip_sample_range", PUBLISHED_PRIOR.reach))
+    return replace(PUBLISHED_PRIOR, reach=reach, embed=found.size("proj_in.weight", 1),
                    text=found.size("encoder_hidden_states_proj.weight", 1),
                    context=found.size("positional_embedding", 1) - 4,
                    transformer=TransformerConfig(width, depth, heads if isinstance(heads, int) else 1))  # fmt: skip

@@ -1,0 +1,168 @@
+"""Kandinsky 2.1 and 2.2 beside diffusers: tiny pipelines of random weights that diffusers saved, drawn by both from the
+same noise."""
+
+import json
+import shutil
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unclip.errors import UnclipError
+from unclip.pipeline import UnCLIP
+from unclip.settings import Settings
+
+pytestmark = pytest.mark.slow
+DDIM = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False,
+        "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "epsilon", "thresholding": False}  # fmt: skip
+DDPM = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012, "variance_type": "learned_range",
+        "clip_sample": True, "clip_sample_range": 2.0}  # fmt: skip
+
+
+def shaken(net: Any) -> Any:
+    """Away from the zeros that networks begin with."""
+    g = torch.Generator().manual_seed(1)
+    for p in net.parameters():
+        p.data += 0.02 * torch.randn(p.shape, generator=g)
+    return net.eval()
+
+
+@pytest.fixture
+def d() -> Any:
+    return pytest.importorskip("diffusers")
+
+
+@pytest.fixture
+def t() -> Any:
+    return pytest.importorskip("transformers")
+
+
+def prior(d: Any, t: Any, tokenizer: Any, kind: str, embed: int = 32) -> Any:
+    torch.manual_seed(0)
+    text = t.CLIPTextConfig(
+        hidden_size=embed, intermediate_size=37, num_attention_heads=4, num_hidden_layers=2, projection_dim=embed,
+        vocab_size=49408, bos_token_id=49406, eos_token_id=49407, pad_token_id=1,
+    )  # fmt: skip
+    image = t.CLIPVisionConfig(hidden_size=32, image_size=28, projection_dim=embed, intermediate_size=37, patch_size=14,
+                               num_attention_heads=4, num_hidden_layers=2)  # fmt: skip
+    net = d.PriorTransformer(num_attention_heads=2, attention_head_dim=12, embedding_dim=embed, num_layers=1)
+    net.clip_mean.data, net.clip_std.data = torch.randn(1, embed) * 0.1, torch.rand(1, embed) + 0.5
+    scheduler = d.UnCLIPScheduler(prediction_type="sample", clip_sample_range=10.0)
+    pipe = getattr(d, kind)(
+        prior=shaken(net), image_encoder=shaken(t.CLIPVisionModelWithProjection(image)),
+        text_encoder=shaken(t.CLIPTextModelWithProjection(text)), tokenizer=tokenizer, scheduler=scheduler,
+        image_processor=t.CLIPImageProcessor(),
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def unet(d: Any, joined: int = 0, **more: Any) -> Any:
+    torch.manual_seed(1)
+    return shaken(d.UNet2DConditionModel(
+        sample_size=8, in_channels=4 + joined, out_channels=8, block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"), attention_head_dim=4,
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"), cross_attention_dim=32,
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", resnet_time_scale_shift="scale_shift",
+        class_embed_type=None, **more,
+    ))  # fmt: skip
+
+
+def movq(d: Any, gain: float) -> Any:
+    torch.manual_seed(2)
+    net = shaken(d.VQModel(
+        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=[32, 32, 64, 64], act_fn="silu",
+        down_block_types=["DownEncoderBlock2D"] * 3 + ["AttnDownEncoderBlock2D"], layers_per_block=1,
+        up_block_types=["AttnUpDecoderBlock2D"] + ["UpDecoderBlock2D"] * 3, num_vq_embeddings=12, vq_embed_dim=4,
+        norm_num_groups=8, norm_type="spatial",
+    ))  # fmt: skip
+    for p in net.decoder.conv_out.parameters():
+        p.data *= gain
+    return net
+
+
+IMAGE = {"encoder_hid_dim": 32, "encoder_hid_dim_type": "image_proj", "addition_embed_type": "image"}
+
+
+@pytest.fixture
+def kandinsky_22(d, t, clip_tokenizer, tmp_path) -> Any:
+    """A function of the scheduler; the pipelines are saved as 'decoder' and 'prior'."""
+
+    def make(scheduler: Any) -> Any:
+        # Latents of a random network are large unless they are bounded; the picture is to lie within its range.
+        gain = 0.3 if scheduler.config.clip_sample or scheduler.config.thresholding else 0.01
+        first = prior(d, t, clip_tokenizer, "KandinskyV22PriorPipeline")
+        second = d.KandinskyV22Pipeline(unet=unet(d, **IMAGE), scheduler=scheduler, movq=movq(d, gain))
+        second.set_progress_bar_config(disable=True)
+        first.save_pretrained(tmp_path / "prior")
+        second.save_pretrained(tmp_path / "decoder")
+        return SimpleNamespace(prior=first, decoder=second)
+
+    return make
+
+
+def ours_drawn(system: UnCLIP, noise: Any, negative: str = "", **settings: Any) -> tuple[Tensor, Any]:
+    s, rest = Settings(**system.defaults | {"size": 64} | settings), ("a red fox", negative, noise)
+    z_i = system.sample_prior(*rest, s, lambda *_: None)
+    return z_i, (system.decode(z_i, *rest, s, lambda *_: None) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm"])
+@torch.inference_mode()
+def test_kandinsky_2_2_draws_the_same(kandinsky_22, d, replay, tmp_path, scheduler):
+    pipe = kandinsky_22(d.DDIMScheduler(**DDIM) if scheduler == "ddim" else d.DDPMScheduler(**DDPM))
+    g = torch.Generator().manual_seed(3)
+    z_i, null = pipe.prior("a red fox", generator=g).to_tuple()
+    theirs = pipe.decoder(z_i, null, height=64, width=64, generator=g, output_type="np").images
+    system = UnCLIP.from_pretrained(tmp_path / "decoder", prior=tmp_path / "prior")
+    own, drawn = ours_drawn(system, replay(3))
+    assert (own - z_i).abs().max() < 1e-4
+    assert abs(drawn - theirs).max() < 1e-4
+    assert theirs.std() > 0.05 and ((theirs > 0) & (theirs < 1)).mean() > 0.5
+
+
+@pytest.fixture
+def pair(kandinsky_22, d, tmp_path) -> tuple[Any, Any]:
+    kandinsky_22(d.DDPMScheduler(**DDPM))
+    return tmp_path / "decoder", tmp_path / "prior"
+
+
+def test_it_draws_by_its_own_defaults(pair, tmp_path):
+    """From the folder that holds both; also from one with all parts in it, as a combined pipeline is saved."""
+    system = UnCLIP.from_pretrained(tmp_path)
+    drawn = system.generate("a red fox", steps=3, prior_steps=3, progress=False)
+    assert drawn.images[0].size == (64, 64)
+    assert drawn.params["guidance"] == 4.0 and drawn.params["sampler"] == "ddpm" and drawn.params["steps"] == 3
+    one = tmp_path / "combined"
+    shutil.copytree(pair[0], one)
+    for part in pair[1].iterdir():
+        if part.is_dir():
+            shutil.copytree(part, one / f"prior_{part.name}")
+    index = json.loads((one / "model_index.json").read_text()) | {"_class_name": "KandinskyV22CombinedPipeline"}
+    (one / "model_index.json").write_text(json.dumps(index))
+    again = UnCLIP.from_pretrained(one).generate("a red fox", steps=3, prior_steps=3, size=128, progress=False)
+    assert again.images[0].size == (128, 128) and torch.equal(again.embeddings, drawn.embeddings)
+    with pytest.raises(UnclipError, match="size is 100; these weights draw multiples of 16"):
+        system.generate("a red fox", size=100)
+
+
+def test_what_does_not_fit_is_told_in_a_line(pair, d, t, clip_tokenizer, tmp_path, monkeypatch):
+    decoder, beside = pair
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UnclipError, match=r"decoder' needs a prior beside it; name it \(prior=FOLDER\): .*2-2-prior"):
+        UnCLIP.from_pretrained(decoder)
+    with pytest.raises(UnclipError, match="prior' is a prior alone; name it beside its decoder"):
+        UnCLIP.from_pretrained(beside)
+    (beside / "scheduler" / "scheduler_config.json").rename(tmp_path / "kept")
+    with pytest.raises(UnclipError, match="scheduler_config.json"):
+        UnCLIP.from_pretrained(decoder, prior=beside)
+    (tmp_path / "kept").rename(beside / "scheduler" / "scheduler_config.json")
+    other = prior(d, t, clip_tokenizer, "KandinskyV22PriorPipeline", embed=48)
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(UnclipError, match="different spaces: '.*other' 48 and '.*decoder' 32 numbers"):
+        UnCLIP.from_pretrained(decoder, prior=tmp_path / "other")
+    shutil.rmtree(decoder / "movq")
+    with pytest.raises(UnclipError, match="lacks movq/"):
+        UnCLIP.from_pretrained(decoder, prior=beside)
