@@ -178,7 +178,11 @@ class UnCLIP:
             if (s.guidance_start, s.guidance_stop) != (0, 1):
                 first, last = (process.T * (1 - share) for share in (s.guidance_stop, s.guidance_start))
                 denoise = Interval(denoise, Unguided(plain, branches), first, last)
-        return Threshold(denoise, s.threshold) if s.threshold is not None else Clip(denoise), given
+        return self.bounded(denoise, s), given
+
+    def bounded(self, denoise: Denoise, s: Settings) -> Denoise:
+        """Estimates kept within the range of what the decoder draws."""
+        return Threshold(denoise, s.threshold) if s.threshold is not None else Clip(denoise)
 
     def condition(self, net: Decoder, z_i: Tensor, texts: Sequence[str], no_z_i: Tensor) -> Condition:
         """What the decoder `net` is told: z_i [B, D], none where `no_z_i` [B] is true; B captions, '' being none."""

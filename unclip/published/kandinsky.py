@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise
 from unclip.diffusion.draw import Draw
-from unclip.diffusion.guidance import CFG
+from unclip.diffusion.guidance import Threshold
 from unclip.errors import UnclipError
 from unclip.models.clip import CLIP
 from unclip.models.decoder import Condition
@@ -51,23 +51,24 @@ class Kandinsky(Karlo):
         self.defaults = DEFAULTS | {"sampler": scheduler.sampler}  # pyright: ignore[reportAttributeAccessIssue]
         self.to("cpu", torch.float32)
 
-    def guided(
-        self, z_i: Tensor, prompt: str | Sequence[str], negative: str, s: Settings, blind: bool = False
-    ) -> tuple[Denoise, Condition]:
-        """The decoder with its guidance, and its condition: z_i [B, D] and a caption for each."""
-        n, halves = len(z_i), 1 if s.guidance == 1 else 2
-        absent = self.absent(negative, n, s)
-        z_i = torch.cat([absent] * (halves - 1) + [absent if blind else z_i])
-        given = self.decoder.condition(z_i)
-        denoise = self.decoder.config.diffusion.denoiser(self.decoder)
-        return CFG(denoise, s.guidance) if halves == 2 else denoise, given
+    def condition(self, net: Any, z_i: Tensor, texts: Sequence[str], no_z_i: Tensor) -> Condition:
+        """What the decoder is told: z_i [B, D], that of the text where `no_z_i` [B] is true, and B captions."""
+        for text in dict.fromkeys(texts):
+            here = no_z_i & torch.tensor([text == other for other in texts], device=self.device)
+            z_i = torch.where(here[:, None], self.absent(text), z_i) if here.any() else z_i
+        return net.condition(z_i)
 
-    def absent(self, negative: str, n: int, s: Settings) -> Tensor:
-        """What stands for no z_i, [n, D]."""
+    def absent(self, negative: str) -> Tensor:
+        """What stands for no z_i, [1, D]: z_i of a grey picture, or what the prior draws for the negative prompt."""
         if negative:
-            return self.sample_prior(negative, negative, Draw([0] * n, "negative"), s, lambda *_: None)
+            s, draw = Settings(**self.defaults), Draw([0], "negative")
+            return self.sample_prior(negative, negative, draw, s, lambda *_: None)
         side = self.clip.config.image_size
-        return self.clip.image(torch.zeros(1, 3, side, side, device=self.device)).float().expand(n, -1)
+        return self.clip.image(torch.zeros(1, 3, side, side, device=self.device)).float()
+
+    def bounded(self, denoise: Denoise, s: Settings) -> Denoise:
+        """Latents have no range of their own; the published sampler bounds them itself."""
+        return Threshold(denoise, s.threshold) if s.threshold is not None else denoise
 
     def decode(
         self, z_i: Tensor, prompt: str | Sequence[str], negative: str, draw: Draw, s: Settings, tell: Tell
