@@ -1,4 +1,4 @@
-"""`unclip data`: obtain training data."""
+"""`unclip data`: obtain training data, and other words for what it shows."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,28 @@ def add_parser(subparsers: Any) -> None:
     pictures.add_argument("--sources", metavar="A,B", help="only these sources (default: all of them)")
     pictures.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
+    names = corpora.add_parser(
+        "words",
+        help="other words for what a corpus shows, for a text tower to learn: unclip train mini.text",
+        description="Gather synonyms and kinds of the labels in DIR from WordNet, and keywords in English and Chinese "
+        "from emojibase; write them to DIR/words.json.",
+    )
+    names.add_argument("folder", metavar="DIR", help="a corpus that is there: unclip data illustrations DIR")
+    names.add_argument("--from", dest="given", metavar="DIR", help="take the packages from here if they are here")
+
+
+def words(args: argparse.Namespace) -> int:
+    from unclip.data.thesaurus import WORDS, build
+
+    for language, found in build(args.folder, args.given).items():
+        print(f"{language}: {sum(map(len, found.values())):,} names of {len(found):,} labels")
+    print(f"{args.folder}/{WORDS}")
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.corpus == "words":
+        return words(args)
     from unclip.data.corpora import illustrations
     from unclip.data.sources import named
 

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -48,6 +48,8 @@ NAMING = {"label": "label, style", "label: keywords": "keywords, style", "keywor
 
 INTRODUCED = 0.15  # how often a caption that is a label alone begins as people begin: "a picture of …"
 INTRODUCTIONS = ("a picture of", "a drawing of", "an image of", "an illustration of")
+OPENINGS = (*INTRODUCTIONS, "a photo of", "an icon of", "the", "my")  # in place of "a": no other thing is meant
+COUNTERS = ("一只", "一个", "一辆", "一朵", "一条", "一张", "一杯", "一幅")  # "a", whichever the noun asks for
 COLOURED = 0.15  # how often a picture with one ruling colour is called by it: "a red car"
 
 
@@ -109,6 +111,35 @@ def _chinese(meta: Mapping[str, Any], template: str, background: str | None, ink
     if background:
         parts.append(f"{CHINESE[background]}背景")
     return "，".join(parts)
+
+
+def paraphrase(
+    meta: Mapping[str, Any], names: Mapping[str, Sequence[str]], chinese: Sequence[str], rng: random.Random
+) -> tuple[str, str]:
+    """A caption in other words or in Chinese, and the plain English one that means the same.
+
+    names: other names of labels and of colours, the most familiar first; chinese: of this label, its own first.
+    """
+    label, style, ruling = meta["label"], meta["style"], meta.get("colour", "")
+    if ruling in label or rng.random() < 0.75:
+        ruling = ""
+    styled = style not in HOUSE or rng.random() < 0.4
+    plain, tail = (f"{ruling} {label}".strip(), f", {style}" if styled else "")
+    if chinese and rng.random() < 0.5:
+        name = chinese[0] if rng.random() < 0.6 else rng.choice(chinese)
+        counter = rng.choice(COUNTERS) if rng.random() < 0.4 else ""
+        coloured = f"{CHINESE[ruling]}的{name}" if ruling else name
+        return f"{counter}{coloured}{f'，{CHINESE[style]}' if styled else ''}", f"{article(plain)}{tail}"
+
+    def other(name: str) -> str:
+        known = names.get(name, ())
+        return known[int(len(known) * rng.random() ** 2)] if known and rng.random() < 0.8 else name
+
+    said, opening = f"{other(ruling) if ruling else ''} {other(label)}".strip(), rng.random()
+    if opening < 0.3:
+        return f"{said}{tail}", f"{plain}{tail}"
+    said = article(said) if opening < 0.8 else f"{rng.choice(OPENINGS)} {said}"
+    return f"{said}{tail}", f"{article(plain)}{tail}"
 
 
 def article(noun: str) -> str:

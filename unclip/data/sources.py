@@ -19,7 +19,7 @@ from unclip.errors import UnclipError
 from unclip.files import writing
 
 LARGEST_MEMBER = 64 << 20
-WANTED = (".json", ".svg", ".webp")
+WANTED = (".json", ".svg", ".webp", ".noun", ".sense")
 INSTALL = {
     "npm": "install Node.js, which brings npm (Debian: apt-get install npm)",
     "apt-get": "run on Debian or Ubuntu",
@@ -145,7 +145,7 @@ def _find(package: Package, folder: Path) -> Path | None:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """The JSON, SVG and WebP files of a package, by their path inside it (`package/` or `./` left off)."""
+    """The files of a package with a wanted suffix, by their path inside it (`package/` or `./` left off)."""
     if path.is_dir():
         files = (p for p in sorted(path.rglob("*")) if p.suffix in WANTED and p.is_file() and not p.is_symlink())
         found = {p.relative_to(path).as_posix(): p.read_bytes() for p in files}

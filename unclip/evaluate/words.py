@@ -1,7 +1,7 @@
 """Words that nobody captioned a picture with, and the other language: does CLIP put them where their pictures are?
 
-`synonyms.txt` holds 200 words, none of which occurs in any label or keyword of the illustrations, each with the label
-of what it means. Nothing is drawn: what z_t does not tell, no prior can.
+`thesaurus.synonyms` are 200 words, none of which occurs in any label or keyword of the illustrations or is taught
+otherwise, each with the label of what it means. Nothing is drawn: what z_t does not tell, no prior can.
 """
 
 import random
@@ -14,19 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unclip.data.images import Corpus, compose
+from unclip.data.thesaurus import synonyms
 from unclip.errors import UnclipError
 from unclip.evaluate.alignment import MANY, found, share
 from unclip.pipeline import UnCLIP
 
-SYNONYMS = Path(__file__).with_name("synonyms.txt")
 EACH = 3  # pictures that stand for a concept
 Line = tuple[str, str]  # a text, and the concept that it means
-
-
-def synonyms() -> list[Line]:
-    """(word, label of what it means)."""
-    pairs = [line.split(" = ") for line in SYNONYMS.read_text(encoding="utf-8").splitlines()]
-    return [(word, label) for word, label in pairs]
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from unclip.train.stages.decoder import DecoderRecipe
 from unclip.train.stages.fast import DecoderFastRecipe, UpsamplerFastRecipe
 from unclip.train.stages.prior import PriorRecipe
 from unclip.train.stages.prior_ar import PriorARRecipe
+from unclip.train.stages.text import TextRecipe
 from unclip.train.stages.upsampler import UpsamplerRecipe
 
 
@@ -23,6 +24,15 @@ def clip() -> CLIPRecipe:
         CLIPConfig(text=TransformerConfig(width=256, depth=4, heads=4), sketch=8),
         TrainConfig(steps=850, batch=128, lr=8e-4, warmup=60, ema=0.99, weight_decay=0.1, save_every=100,
                     sample_every=50, log_every=10),
+    )  # fmt: skip
+
+
+def text() -> TextRecipe:
+    """More words for a trained CLIP: trained when asked for by name, on a corpus with `unclip data words`."""
+    return TextRecipe(
+        "text", clip().model,
+        TrainConfig(steps=3000, batch=128, lr=1e-3, warmup=50, ema=0.99, save_every=250, sample_every=500,
+                    log_every=25),
     )  # fmt: skip
 
 

