@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 # Several workers share few cores, and sums taken by one thread come out the same on every machine.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -13,6 +14,31 @@ from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that an error must be."""
+        (line,) = self.err.splitlines()
+        assert line.startswith("unclip: error: ")
+        return line.removeprefix("unclip: error: ")
+
+
+@pytest.fixture
+def cli(capsys):
+    """Run a command line in this process, as a user would see it."""
+    from unclip.cli.main import main
+
+    def run(*words: object) -> Done:
+        code = main([str(word) for word in words])
+        return Done(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

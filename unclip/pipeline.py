@@ -41,6 +41,7 @@ from unclip.weights.adapter import Adapter, AdapterConfig, fingerprint
 from unclip.weights.checkpoint import CONFIG, WEIGHTS, load_module, save_module
 from unclip.weights.config import read_json
 from unclip.weights.fit import check_fit
+from unclip.weights.load import saved
 
 STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde,
                           "renoise": renoise}  # fmt: skip
@@ -57,6 +58,8 @@ class UnCLIP:
 
     upsampler_step = staticmethod(ddim())
     factor = 1  # pixels a side of each place of what the decoder draws
+    system: ClassVar[str | None] = ""  # what model_index.json calls a public system; None: it cannot be saved
+    stored = torch.float16  # its weights when it is saved
     defaults: ClassVar[dict[str, Any]] = {}  # settings of `generate` where they are not those of `Settings`
     lora: tuple[dict[str, Any], ...] = ()  # the adapters that were added, in their order, as a record notes them
 
@@ -354,26 +357,26 @@ class UnCLIP:
         keep_buffers()
         from unclip import published
 
-        given = Path(source)
-        folder = given if published.reader(given) else hub.locate(source, revision, local_files_only)
-        if read := published.reader(folder):
-            return (read(folder) if prior is None else read(folder, prior)).to(pick_device(device), dtype)
-        index = hub.check_index(read_json(folder / hub.INDEX), folder)
-        for name in ("clip", "prior", "decoder"):
-            if name not in index["parts"]:
-                raise UnclipError(f"{str(folder)!r} lacks the part {name!r}; train it: unclip train mini.{name}")
-        names = [name for name in PARTS if name in index["parts"]]
-        digest = hub.verify(folder, index, [*names, TOKENIZER.parent.name])
-        parts: dict[str, Any] = {name: load_part(folder, name) for name in names}
-        system = cls(Tokenizer.load(folder / TOKENIZER), parts["clip"], parts["prior"], parts["decoder"],
-                     parts.get("upsampler_256"), index["name"], digest, parts.get("upsampler_1024"),
-                     {name: parts[name] for name in STUDENTS if name in parts},
-                     parts.get("prior_ar"))  # fmt: skip
-        return system.to(pick_device(device), dtype)
+        folder = published.locate(source, revision, local_files_only)
+        read = published.reader(folder) or cls.from_saved
+        return (read(folder) if prior is None else read(folder, prior)).to(pick_device(device), dtype)
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> Path:
-        """Write a folder that `from_pretrained` reads: model_index.json, tokenizer/, and a folder for each network."""
-        folder = Path(folder)
+    @classmethod
+    def from_saved(cls, folder: Path) -> "UnCLIP":
+        """Read what `save_pretrained` wrote."""
+        name, digest, parts = saved(folder, PARTS, load_part, ("clip", "prior", "decoder"))
+        return cls(Tokenizer.load(folder / TOKENIZER), parts["clip"], parts["prior"], parts["decoder"],
+                   parts.get("upsampler_256"), name, digest, parts.get("upsampler_1024"),
+                   {name: parts[name] for name in STUDENTS if name in parts}, parts.get("prior_ar"))  # fmt: skip
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
+        """Write a folder that `from_pretrained` reads: model_index.json, tokenizer/, and a folder for each network.
+
+        dtype: of the weights written; by default float16, but float32 for a public system.
+        """
+        if self.system is None:
+            raise UnclipError(f"{self.name!r} is read from the folders that it was published in; it is not saved anew")
+        folder, dtype = Path(folder), dtype or self.stored
         for name, part in self.parts.items():
             if isinstance(part, Adapter):  # is for the weights as they are now, with what was added to them
                 teacher = fingerprint(self.parts[part.config.part], dtype)
@@ -382,10 +385,17 @@ class UnCLIP:
                 save_module(folder / name, part.config, part.state_dict(), dtype, {})
         (folder / TOKENIZER).parent.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(folder / TOKENIZER)
-        hub.write_index(folder, self.name)
+        hub.write_index(folder, self.name, self.system)
         return folder
 
-    def push_to_hub(self, repository: str, *, private: bool = False, dtype: torch.dtype = torch.float16) -> str:
+    def save_diffusers(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write a folder that diffusers loads. Raises UnclipError where diffusers has no equal networks."""
+        raise UnclipError(
+            f"{self.name!r} cannot be written for diffusers: it has no network of the decoder's kind, which reads a "
+            "picture in patches and has a text encoder of its own; only Karlo is like diffusers' own"
+        )
+
+    def push_to_hub(self, repository: str, *, private: bool = False, dtype: torch.dtype | None = None) -> str:
         """Upload to the Hugging Face hub; returns the address of the commit."""
         return hub.push(repository, lambda folder: self.save_pretrained(folder, dtype), private)
 

@@ -1,32 +1,6 @@
-"""Run a command line in this process, as a user would see it."""
-
-from typing import NamedTuple
+"""What tests of the command line share."""
 
 import pytest
-
-from unclip.cli.main import main
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one line that an error must be."""
-        (line,) = self.err.splitlines()
-        assert line.startswith("unclip: error: ")
-        return line.removeprefix("unclip: error: ")
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*words: object) -> Done:
-        code = main([str(word) for word in words])
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`unclip convert`: by schema, and whole, from a file of another project to a folder of ours."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 import unclip
 from unclip.models.clip import CLIPConfig
 from unclip.nn.transformer import TransformerConfig
+from unclip.weights.karlo import KARLO_PRIOR, PRIOR
 from unclip.weights.match import prepare
 from unclip.weights.openai_clip import OPENAI_CLIP
 
@@ -74,3 +76,29 @@ def test_one_network_is_no_system(cli, tmp_path, state):
     torch.save(state, tmp_path / "x.safetensors")  # whatever it is called
     done = cli("generate", "a fox", "--weights", tmp_path / "x.safetensors", "-o", tmp_path / "fox.png")
     assert "is OpenAI CLIP, one network (clip) and no whole system; load it with unclip.load(" in done.error
+
+
+def test_a_system(cli, tiny_folder, tmp_path):
+    done = cli("convert", tiny_folder, tmp_path / "t", "--dtype", "float16")
+    assert (done.code, done.out) == (0, f"{tmp_path / 't'}\n")
+    assert "tiny, 5 networks, " in done.err
+    for part in ("clip", "prior", "decoder"):
+        file = f"{part}/model.safetensors"
+        assert (tmp_path / "t" / file).read_bytes() == (tiny_folder / file).read_bytes()
+    done = cli("convert", tiny_folder, tmp_path / "d", "--to", "diffusers")
+    assert "'tiny' cannot be written for diffusers: it has no network of the decoder's kind" in done.error
+    assert not (tmp_path / "d").exists()
+    assert "a whole system, which is known without --as" in cli("convert", tiny_folder, "x", "--as", "open_clip").error
+
+
+def test_of_single_networks_only_clip_goes_back(cli, tmp_path, state):
+    torch.save(state, tmp_path / "x.pt")
+    assert cli("convert", tmp_path / "x.pt", tmp_path / "hf", "--to", "diffusers").code == 0
+    again = unclip.load(tmp_path / "hf")
+    direct = unclip.load(tmp_path / "x.pt")
+    assert again.config == direct.config
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), direct.parameters(), strict=True))
+    m = prepare(KARLO_PRIOR, replace(PRIOR, transformer=TransformerConfig(64, 1, 1)))
+    torch.save({key: torch.zeros(spec.shape) for key, spec in m.wanted.items()}, tmp_path / "p")
+    done = cli("convert", tmp_path / "p", tmp_path / "q", "--to", "diffusers")
+    assert "of single networks only a CLIP can be written for others" in done.error

@@ -15,6 +15,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -143,6 +144,20 @@ def test_hugging_face_clip(tmp_path, activation):
     picture = shaken(transformers.CLIPVisionModelWithProjection(picture))
     picture.save_pretrained(tmp_path / "image")
     near(unclip.load(tmp_path / "image")(x), picture(x).image_embeds)
+
+
+def test_clip_goes_back_to_hugging_face(tmp_path, cli):
+    transformers = pytest.importorskip("transformers")
+    clip = alone("clip", "model")
+    theirs = shaken(clip.CLIP(24, 32, 1, 64, 8, 77, 50, 64, 1, 1))
+    torch.save(theirs.state_dict(), tmp_path / "x.pt")
+    assert cli("convert", tmp_path / "x.pt", tmp_path / "hf", "--to", "diffusers").code == 0
+    back = transformers.CLIPModel.from_pretrained(tmp_path / "hf").eval()
+    tokens, pictures = torch.tensor([[48, 5, 7, 49, *[0] * 73]]), torch.randn(1, 3, 32, 32)
+    out = back(input_ids=tokens, pixel_values=pictures)
+    text, image = (F.normalize(v, dim=-1) for v in (theirs.encode_text(tokens), theirs.encode_image(pictures)))
+    near(out.text_embeds, text)
+    near(out.image_embeds, image)
 
 
 def test_dalle_1(tmp_path):

@@ -1,6 +1,7 @@
-"""`unclip convert`: a public checkpoint to a folder of ours; or whether a list of keys is one that would fit."""
+"""`unclip convert`: a public checkpoint to a folder of ours, or back; or whether keys would fit."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from unclip.cli.console import clean, note
@@ -12,16 +13,21 @@ DTYPES = ("float32", "float16", "bfloat16", "same")
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "convert",
-        description="Read a checkpoint of another project (which one, its keys and shapes tell), and write it as a "
-        "folder of unclip's: config.json and model.safetensors. Nothing in a file is executed.",
+        description="Read a checkpoint of another project (which one, its keys and shapes tell), one network or a "
+        "whole system, and write it as a folder of unclip's; or back, as diffusers keeps it. Nothing in a file is "
+        "executed.",
     )
-    parser.add_argument("source", nargs="?", metavar="SRC", help="a file of weights, or the folder of one network")
+    parser.add_argument("source", nargs="?", metavar="SRC", help="a file of weights, the folder of one network or of a "
+                        "system, a shipped name, or org/repo of the hub")  # fmt: skip
     parser.add_argument("folder", nargs="?", metavar="DST", help="where to write")
     parser.add_argument("--schema", metavar="FILE", help="instead: JSON of {key: [shape, dtype]}; succeeds only if "
                         "its family's network uses every key and misses none")  # fmt: skip
     parser.add_argument("--as", dest="family", metavar="FAMILY", help="what it is, where two families look alike: "
                         "'OpenAI CLIP' or 'open_clip'")  # fmt: skip
-    parser.add_argument("--dtype", choices=DTYPES, default="same", help="of the weights written (default: the file's)")
+    parser.add_argument("--to", choices=("unclip", "diffusers"), default="unclip", metavar="FORM", help="unclip "
+                        "(default), or diffusers: a whole Karlo, or one CLIP as transformers keeps it")  # fmt: skip
+    parser.add_argument("--dtype", choices=DTYPES, default="same", help="of the weights written (default: the file's; "
+                        "of a public system float32)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,8 +37,43 @@ def run(args: argparse.Namespace) -> int:
         return check(args.schema, args.family)
     if args.source is None or args.folder is None:
         raise UnclipError("name what to read and where to write: unclip convert SRC DST; or --schema FILE")
+    if whole(args.source):
+        if args.family is not None:
+            raise UnclipError(f"{args.source!r} is a whole system, which is known without --as; leave it out")
+        return convert_system(args)
+    return convert_network(args)
+
+
+def whole(source: str) -> bool:
+    """Whether a source is a system: a folder of one, a shipped name, or a repository of the hub."""
+    from unclip.published import reader
+    from unclip.weights import hub
+
+    path = Path(source)
+    if not path.exists():
+        return source in hub.shipped() or (source.count("/") == 1 and not source.startswith((".", "/", "~")))
+    return (path / hub.INDEX).is_file() or reader(path) is not None
+
+
+def convert_system(args: argparse.Namespace) -> int:
     import torch
 
+    from unclip.pipeline import UnCLIP
+
+    system = UnCLIP.from_pretrained(args.source, device="cpu")
+    dtype = {} if args.dtype == "same" else {"dtype": getattr(torch, args.dtype)}
+    save = system.save_diffusers if args.to == "diffusers" else system.save_pretrained
+    print(save(args.folder, **dtype))
+    total = sum(p.numel() for net in system.parts.values() for p in net.parameters())
+    note(f"{clean(args.source)}: {clean(system.name)}, {len(system.parts)} networks, {total:,} parameters")
+    return 0
+
+
+def convert_network(args: argparse.Namespace) -> int:
+    import torch
+
+    from unclip.models.clip import CLIP
+    from unclip.weights import to_diffusers
     from unclip.weights.checkpoint import save_module
     from unclip.weights.load import fill, fit
     from unclip.weights.match import used, usual
@@ -41,8 +82,13 @@ def run(args: argparse.Namespace) -> int:
     mixed = any(spec.dtype == "float32" for spec in file.schema.values())
     same = "float32" if mixed else usual(file.schema)
     dtype = getattr(torch, same if args.dtype == "same" else args.dtype)
+    if args.to == "diffusers" and m.family.build is not CLIP:
+        raise UnclipError(f"{args.source!r} is {m.title}; of single networks only a CLIP can be written for others")
     net = fill(m, file.read, dtype, file.forget)
-    save_module(args.folder, m.config, net.state_dict(), dtype, {"family": m.family.name, "member": m.member})
+    if isinstance(net, CLIP) and args.to == "diffusers":
+        to_diffusers.clip(Path(args.folder), net, dtype)
+    else:
+        save_module(args.folder, m.config, net.state_dict(), dtype, {"family": m.family.name, "member": m.member})
     note(f"{clean(args.source)}: {m.title}, used {used(file.schema, m)} of {len(file.schema)} keys")
     print(args.folder)
     return 0

@@ -171,9 +171,9 @@ def check_writable(paths: Sequence[Path], film: bool = False) -> None:
 
 def load(args: argparse.Namespace, weights: str) -> "UnCLIP":
     """The system that the machine options ask for."""
-    from unclip.weights import hub
+    from unclip.published import locate
 
-    folder = hub.locate(weights)
+    folder = locate(weights)
     set_threads(args.threads)
 
     import torch

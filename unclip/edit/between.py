@@ -84,11 +84,12 @@ def text_diff(
     session = Session(system, [""] * frames, seed, frames=True, **options)
     (start,) = session.invert([source])
     if by == "clip":
-        towards, away = system.read([text, base or ""])[2].split(1)
+        towards, away = F.normalize(system.read([text, base or ""])[2], dim=-1).split(1)
     else:
         towards = session.typical(text)
         away = session.typical(base) if base else torch.zeros_like(towards)
-    z_d = F.normalize(towards - away, dim=-1) * start.z_i.norm(dim=-1, keepdim=True)  # 1, but not in every CLIP
+    length = start.z_i.norm(dim=-1, keepdim=True)  # 1, but not in every CLIP
+    z_d = length * F.normalize(towards - away, dim=-1)
 
     def paint(i: int, tell: Any) -> tuple[Tensor, Tensor]:
         z_i = slerp(start.z_i, z_d, angles[i])
@@ -109,10 +110,12 @@ def pca_probe(system: "UnCLIP", source: Source, embeddings: Tensor, dims: Sequen
     axes = torch.linalg.svd(embeddings.float() - mean, full_matrices=False).Vh  # by falling variance
     session = Session(system, [""] * len(dims), seed, frames=True, **options)
     (start,) = session.invert([source])
+    length = start.z_i.norm(dim=-1, keepdim=True)
 
     def paint(i: int, tell: Any) -> tuple[Tensor, Tensor]:
         kept = axes[: dims[i]].to(start.z_i)
-        z_i = F.normalize(mean.to(start.z_i) + (start.z_i - mean.to(start.z_i)) @ kept.T @ kept, dim=-1)
+        z_i = mean.to(start.z_i) + (start.z_i - mean.to(start.z_i)) @ kept.T @ kept
+        z_i = length * F.normalize(z_i, dim=-1)
         return session.descend(i, Latents(z_i, start.x_T), tell), z_i
 
     return session.draw(paint)

@@ -1,19 +1,39 @@
 """Public systems, put together from what they were published as: a file each.
 
 A file says by `found_in(folder)` whether a folder holds its system, by content, and reads it by `from_folder(folder)`;
-one whose prior was published apart, by `from_folder(folder, prior)`.
+one whose prior was published apart, by `from_folder(folder, prior)`. By `native(names)` it says which files of a
+repository are its system as it was first published, if they have names of their own.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from unclip.weights import hub
 
 if TYPE_CHECKING:
     from unclip.pipeline import UnCLIP
 
 
-def reader(folder: Path) -> "Callable[..., UnCLIP] | None":
-    """What reads the system in `folder`; None where no public system is found."""
+def systems() -> tuple[Any, ...]:
     from unclip.published import kandinsky, karlo
 
-    return next((system.from_folder for system in (karlo, kandinsky) if system.found_in(folder)), None)
+    return karlo, kandinsky
+
+
+def reader(folder: Path) -> "Callable[..., UnCLIP] | None":
+    """What reads the system in `folder`; None where no public system is found."""
+    return next((system.from_folder for system in systems() if system.found_in(folder)), None)
+
+
+def native(names: list[str]) -> list[str]:
+    """Of a repository's files those that make up a public system as it was first published; none if it holds none."""
+    told = (system.native(names) for system in systems() if hasattr(system, "native"))
+    return next(filter(None, told), [])
+
+
+def locate(source: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """The folder of a system: as `hub.locate`, or a folder that holds a public system in whatever form."""
+    if Path(source).exists() and str(source) not in hub.shipped() and reader(Path(source)):
+        return Path(source)
+    return hub.locate(source, revision, local_files_only, native)

@@ -42,6 +42,8 @@ PRIORS = {"2.1": "kandinsky-community/kandinsky-2-1-prior", "2.2": "kandinsky-co
 class Kandinsky(Karlo):
     """`UnCLIP.from_pretrained("kandinsky-community/kandinsky-2-2-decoder")` gives one, or a folder."""
 
+    system = None
+
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: EncodedDecoder, movq: VQGAN,
                  scheduler: Scheduler, name: str = "kandinsky", digest: str = ""):  # fmt: skip
         self.tokenizer, self.name, self.digest = tokenizer, name, digest

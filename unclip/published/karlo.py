@@ -12,16 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unclip.diffusion.draw import Draw
 from unclip.diffusion.samplers import ddpm
 from unclip.errors import UnclipError
-from unclip.models.clip import CLIP, CLIPConfig, centred
+from unclip.models.clip import CLIP, CLIPConfig, TextTower, TextTowerConfig, centred
 from unclip.models.decoder import Condition
-from unclip.models.encoded_decoder import EncodedDecoder
-from unclip.models.prior import Prior
+from unclip.models.encoded_decoder import EncodedDecoder, EncodedDecoderConfig
+from unclip.models.prior import Prior, PriorConfig
 from unclip.models.tokenizer import Tokenizer
-from unclip.models.upsampler import Upsampler
-from unclip.pipeline import UnCLIP
-from unclip.weights import diffusers, hub, karlo, load, openai_clip
+from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.pipeline import TOKENIZER, Tell, UnCLIP
+from unclip.settings import Settings
+from unclip.weights import diffusers, hub, karlo, load, openai_clip, to_diffusers
+from unclip.weights.checkpoint import load_module
 from unclip.weights.config import read_json
 from unclip.weights.container import File, open_file
 from unclip.weights.family import Family
@@ -41,13 +44,16 @@ class Karlo(UnCLIP):
     """`UnCLIP.from_pretrained("kakaobrain/karlo-v1-alpha")`, or the folder of Kakao Brain's own files, gives one."""
 
     upsampler_step = staticmethod(ddpm)
+    system: ClassVar[str | None] = "karlo"
+    stored = torch.float32
     defaults: ClassVar[dict[str, Any]] = {
         "steps": 25, "guidance": 8.0, "prior_steps": 25, "prior_guidance": 4.0, "upsampler_steps": 7, "best_of": 1,
         "sampler": "ddpm", "prior_sampler": "ddpm",
     }  # fmt: skip
 
-    def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: EncodedDecoder, upsampler: Upsampler,
-                 name: str = "karlo", digest: str = ""):  # fmt: skip
+    def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior | None, decoder: EncodedDecoder,
+                 upsampler: Upsampler, name: str = "karlo", digest: str = ""):  # fmt: skip
+        """prior: None where pictures are only varied, as in the folder of Karlo's image variations."""
         check_fit(clip, prior, decoder, upsampler)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.clip, self.prior, self.decoder = clip, prior, decoder  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -64,7 +70,9 @@ class Karlo(UnCLIP):
     def embed(self, x: Tensor) -> Tensor:
         """pictures [B, 3, S, S] in [−1, 1] → z_i [B, D] as CLIP gives it."""
         if self.clip.image is None:
-            raise UnclipError("CLIP's picture tower is missing; kakaobrain/karlo-v1-alpha-image-variations has it")
+            raise UnclipError(f"{self.name!r} lacks CLIP's picture tower, and sees no pictures: put the folder "
+                              "image_encoder of kakaobrain/karlo-v1-alpha-image-variations beside the others"
+                              )  # fmt: skip
         side = self.clip.config.image_size
         seen = F.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
         return self.clip.image(centred(seen, self.clip.config)).float()
@@ -77,19 +85,30 @@ class Karlo(UnCLIP):
     def cut(self, text: str) -> str:
         return self.tokenizer.cut(text, self.clip.config.context)
 
+    def prior_of(self, s: Settings) -> Any:
+        return super().prior_of(s) if self.prior is not None else None
+
+    def sample_prior(self, prompt: str | Sequence[str], negative: str, draw: Draw, s: Settings, tell: Tell) -> Tensor:
+        if self.prior is None and s.prior != "none":
+            raise UnclipError(f"{self.name!r} holds no prior, so that it can vary pictures but reads no caption: put "
+                              "the folder prior of kakaobrain/karlo-v1-alpha beside the others")  # fmt: skip
+        return super().sample_prior(prompt, negative, draw, s, tell)
+
     # ---- weights -------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_diffusers(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Karlo":
-        tokenizer = clip_tokenizer(folder / "tokenizer")
+        tokenizer, parts = clip_tokenizer(folder / "tokenizer"), sorted(p.name for p in folder.iterdir() if p.is_dir())
         text: Any = load.load(folder / "text_encoder", dtype=dtype)
-        image: Any = load.load(folder / "image_encoder", dtype=dtype) if (folder / "image_encoder").is_dir() else None
-        prior = fill(load.open_source(folder / "prior"), diffusers.PRIOR, folder / "prior", dtype)
+        image: Any = load.load(folder / "image_encoder", dtype=dtype) if "image_encoder" in parts else None
+        prior = fill(load.open_source(folder / "prior"), diffusers.PRIOR, folder / "prior", dtype) \
+            if "prior" in parts else None  # fmt: skip
         decoder = fill(load.together(folder, "decoder", "text_proj"), diffusers.KARLO_DECODER, folder / "decoder",
                        dtype)  # fmt: skip
         upsampler = fill(load.together(folder, "super_res_first", "super_res_last"), diffusers.KARLO_UPSAMPLER,
                          folder / "super_res_first", dtype)  # fmt: skip
-        return cls(tokenizer, towers(text, image), prior, decoder, upsampler, folder.name)
+        return cls(tokenizer, towers(text, image), prior, decoder, upsampler, folder.name,
+                   hub.fingerprint(folder, parts))  # fmt: skip
 
     @classmethod
     def from_native(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Karlo":
@@ -97,23 +116,57 @@ class Karlo(UnCLIP):
             return fill(open_file(folder / NATIVE[name]), family, folder / NATIVE[name], dtype)
 
         prior = part("prior", karlo.KARLO_PRIOR)
-        stats = open_file(folder / NATIVE["space"])
-        mean, deviation = (stats.read(key) for key in sorted(stats.schema))
-        prior.space.mean, prior.space.deviation = mean.float().clone(), deviation.float().clone()
+        set_space(prior, folder / NATIVE["space"])
         return cls(Tokenizer.clip(), part("clip", openai_clip.OPENAI_CLIP), prior, part("decoder", karlo.KARLO_DECODER),
-                   part("upsampler", karlo.KARLO_SR), folder.name)  # fmt: skip
+                   part("upsampler", karlo.KARLO_SR), folder.name,
+                   hub.fingerprint(folder, NATIVE.values()))  # fmt: skip
+
+    @classmethod
+    def from_saved(cls, folder: Path) -> "Karlo":
+        name, digest, parts = load.saved(folder, PARTS, load_part, ("decoder", "upsampler_256"))
+        clip = parts["clip"] if "clip" in parts else towers(parts["text_encoder"], None)
+        return cls(Tokenizer.load(folder / TOKENIZER), clip, parts.get("prior"), parts["decoder"],
+                   parts["upsampler_256"], name, digest)  # fmt: skip
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        parts = super().parts
+        return parts if self.clip.image is not None else {"text_encoder": parts.pop("clip").text, **parts}
+
+    def save_diffusers(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        if self.system is None:
+            raise UnclipError(f"{self.name!r} is read from folders that diffusers loads; it is not written anew")
+        if self.prior is None:
+            raise UnclipError(f"{self.name!r} holds no prior, which diffusers' UnCLIPPipeline must have")
+        return to_diffusers.karlo(Path(folder), self.tokenizer, self.parts, self.clip, dtype)
+
+
+PARTS = {"clip": (CLIPConfig, CLIP), "text_encoder": (TextTowerConfig, TextTower), "prior": (PriorConfig, Prior),
+         "decoder": (EncodedDecoderConfig, EncodedDecoder), "upsampler_256": (UpsamplerConfig, Upsampler)}  # fmt: skip
+
+
+def load_part(folder: Path, name: str) -> Any:
+    return load_module(folder / name, *PARTS[name])[0]
 
 
 def found_in(folder: Path) -> bool:
-    """Whether a folder is Karlo's, as diffusers saves it or as it was first published."""
-    index = folder / hub.INDEX
-    name = read_json(index).get("_class_name") if index.is_file() else None
-    return name in ("UnCLIPPipeline", "UnCLIPImageVariationPipeline") or (folder / NATIVE["prior"]).is_file()
+    """Whether a folder is Karlo's: as we save it, as diffusers does, or as it was first published."""
+    index = read_json(folder / hub.INDEX) if (folder / hub.INDEX).is_file() else {}
+    theirs = index.get("_class_name") in ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
+    return theirs or index.get("system") == Karlo.system or (folder / NATIVE["prior"]).is_file()
 
 
 def from_folder(folder: Path) -> Karlo:
-    """Read a folder that diffusers saved, or that of Kakao Brain's own files."""
-    return Karlo.from_diffusers(folder) if (folder / "prior").is_dir() else Karlo.from_native(folder)
+    """Read a folder of ours, one that diffusers saved, or that of Kakao Brain's own files."""
+    if (folder / NATIVE["prior"]).is_file():
+        return Karlo.from_native(folder)
+    ours = read_json(folder / hub.INDEX).get("library") == "unclip"
+    return Karlo.from_saved(folder) if ours else Karlo.from_diffusers(folder)
+
+
+def native(names: list[str]) -> list[str]:
+    """Kakao Brain's own files, where a repository holds its prior's."""
+    return [name for name in names if name in NATIVE.values()] if NATIVE["prior"] in names else []
 
 
 def clip_tokenizer(folder: Path) -> Tokenizer:
@@ -128,7 +181,17 @@ def fill(file: File, family: Family, path: Path, dtype: torch.dtype) -> Any:
     return load.fill(recognise(file.schema, [family], str(path)), file.read, dtype, file.forget)
 
 
-def towers(text: Any, image: nn.Module | None) -> CLIP:
+def set_space(prior: Prior, path: Path) -> None:
+    """Mean and deviation of z_i, which were published in a file of their own."""
+    stats = open_file(path)
+    if sorted(spec.shape for spec in stats.schema.values()) != [tuple(prior.space.mean.shape)] * 2:
+        embed = prior.config.embed
+        raise UnclipError(f"{str(path)!r} is no mean and deviation of z_i, {embed} values each; fetch it again")
+    mean, deviation = (stats.read(key) for key in sorted(stats.schema))
+    prior.space.mean, prior.space.deviation = mean.float().clone(), deviation.float().clone()
+
+
+def towers(text: Any, image: Any) -> CLIP:
     """CLIP out of one or two towers that were kept apart."""
     told = vars(text.config)
     if image is not None:
@@ -139,24 +202,26 @@ def towers(text: Any, image: nn.Module | None) -> CLIP:
         of_pictures = ("image_size", "patch", "image", "pre_norm", "mean", "std")
         told = told | {name: getattr(seen, name) for name in of_pictures}
     with torch.device("meta"):
-        clip = CLIP(CLIPConfig(**told))
+        clip = CLIP(c := CLIPConfig(**told))
     clip.text = text
     clip.image = image  # pyright: ignore[reportAttributeAccessIssue]
-    clip.log_scale = nn.Parameter(torch.zeros(()))
+    text.config = TextTowerConfig(c.embed, text=c.text, vocab=c.vocab, context=c.context, end=c.end)
+    clip.log_scale = nn.Parameter(torch.zeros(()))  # of the two kept apart, none says it; nothing here asks
     return clip.requires_grad_(False).eval()
 
 
-def check_fit(clip: CLIP, prior: Prior, decoder: EncodedDecoder, upsampler: Upsampler) -> None:
+def check_fit(clip: CLIP, prior: Prior | None, decoder: EncodedDecoder, upsampler: Upsampler) -> None:
     """Parts that were not trained together would draw noise without a word."""
-    c, p, d = clip.config, prior.config, decoder.config
+    c, d = clip.config, decoder.config
+    p = {"prior": prior.config} if prior is not None else {}
     agree = {
-        "embedding spaces": {"clip": c.embed, "prior": p.embed, "decoder": d.embed},
-        "widths of encoded text": {"clip": c.text.width, "prior": p.text, "decoder": d.text},
-        "caption lengths": {"clip": c.context, "prior": p.context},
+        "embedding spaces": {"clip": c.embed, "decoder": d.embed} | {name: p.embed for name, p in p.items()},
+        "widths of encoded text": {"clip": c.text.width, "decoder": d.text} | {name: p.text for name, p in p.items()},
+        "caption lengths": {"clip": c.context} | {name: p.context for name, p in p.items()},
         "small pictures": {"decoder": d.size, "upsampler": upsampler.config.low},
     }
     for what, values in agree.items():
         if len(set(values.values())) > 1:
             raise UnclipError(f"these parts have different {what}: {values}; use parts trained on one CLIP")
-    if not bool(prior.space.deviation.any()):
+    if prior is not None and not bool(prior.space.deviation.any()):
         raise UnclipError(f"the prior lacks the mean and deviation of z_i: put {NATIVE['space']} beside it")

@@ -14,7 +14,7 @@ from unclip.weights.config import read_json
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "weights"
 INDEX = "model_index.json"
-PATTERNS = ["*.json", "*.safetensors", "*.md"]  # no code is ever fetched
+PATTERNS = ["*.json", "*.safetensors", "*.md"]  # of a repository whose files cannot be listed; code is never fetched
 
 
 def shipped() -> list[str]:
@@ -22,11 +22,15 @@ def shipped() -> list[str]:
     return sorted(p.parent.name for p in SHIPPED.glob(f"*/{INDEX}"))
 
 
-def write_index(folder: Path, name: str) -> None:
-    """model_index.json: what the folder holds and the sha256 of every file, so that a reader need not guess."""
+def write_index(folder: Path, name: str, system: str = "") -> None:
+    """model_index.json: what the folder holds and the sha256 of every file, so that a reader need not guess.
+
+    system: the public system that it is, if it is one.
+    """
     parts = sorted(p.parent.name for p in folder.glob("*/config.json"))
     sums = {p.relative_to(folder).as_posix(): sha256(p) for p in files(folder, [*parts, "tokenizer"])}
-    write_json(folder / INDEX, {"name": name, "library": "unclip", "parts": parts, "sha256": sums})
+    kind = {"system": system} if system else {}
+    write_json(folder / INDEX, {"name": name, "library": "unclip", **kind, "parts": parts, "sha256": sums})
 
 
 def files(folder: Path, parts: Iterable[str]) -> list[Path]:
@@ -73,10 +77,34 @@ def adopt(source: Path, folder: Path) -> None:
     write_index(folder, folder.parent.name)
 
 
-def locate(source: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
+def fingerprint(folder: Path, places: Iterable[str]) -> str:
+    """10 hex digits that stand for files of a public system, and for those in folders of it.
+
+    In the hub's cache the sha256 of each is noted when it is first read, beside the snapshots, and compared from then
+    on. Raises UnclipError for a file that has changed since.
+    """
+    inside = (path for place in places for path in ([folder / place] if "." in place else (folder / place).glob("*.*")))
+    sums = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(inside)}
+    if folder.parent.name == "snapshots":
+        note = folder.parent.parent / f"unclip-{folder.name}.json"
+        known = read_json(note) if note.is_file() else {}
+        for name, found in sums.items():
+            if known.get(name, found) != found:
+                raise UnclipError(f"{str(folder / name)!r} is damaged: it is not what was fetched; fetch it again")
+        if not sums.keys() <= known.keys():
+            write_json(note, known | sums)
+    return hashlib.sha256("".join(f"{v}  {k}\n" for k, v in sums.items()).encode()).hexdigest()[:10]
+
+
+Choose = Callable[[list[str]], list[str]]
+
+
+def locate(source: str | Path, revision: str | None = None, local_files_only: bool = False,
+           native: Choose = lambda names: []) -> Path:  # fmt: skip
     """The folder of `source`: a shipped name, a folder, or "org/repository" (the only case that uses a network).
 
-    HF_HUB_OFFLINE=1, or `local_files_only`, restricts the last to what was fetched before.
+    HF_HUB_OFFLINE=1, or `local_files_only`, restricts the last to what was fetched before. native: of a repository's
+    files those that make up a public system as it was first published; none if it holds none.
     """
     name, folder = str(source), Path(source)
     if name in shipped():
@@ -92,15 +120,45 @@ def locate(source: str | Path, revision: str | None = None, local_files_only: bo
         hint = f"did you mean {near[0]!r}?" if near else f"shipped: {', '.join(shipped()) or 'none'}"
         raise UnclipError(f"weights {name!r}: is neither shipped nor a folder; {hint}")
 
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(name, revision=revision, allow_patterns=PATTERNS, local_files_only=local_files_only)
+        names = [] if local_files_only or constants.HF_HUB_OFFLINE else listed(name, revision)
+        wanted = chosen(names, native) if names else PATTERNS
+        found = snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=local_files_only)
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as e:
         reason = str(e).splitlines()[0]
         raise UnclipError(f"weights {name!r}: no such folder, and not to be had from the hub: {reason}", code=1) from e
-    return locate(found)
+    there = [path.relative_to(found).as_posix() for path in Path(found).rglob("*")]
+    return Path(found) if native(there) else locate(found)
+
+
+def listed(repository: str, revision: str | None) -> list[str]:
+    """The files of a repository; none where the hub cannot be reached: what was fetched before may do."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().list_repo_files(repository, revision=revision)
+    except Exception:  # of the client's network library, another in each of its versions; fetching then says what it is
+        return []
+
+
+def chosen(names: list[str], native: Choose) -> list[str]:
+    """Which files of a repository to fetch: descriptions, and of each network one file of weights, safetensors before
+    pickles; or the own files of a public system. Never code, and no weights that would not be read."""
+    from unclip.weights.load import NETWORKS, SHARD
+
+    about = [name for name in names if name.endswith((".json", ".md"))]
+    if own := native(names):
+        return [*about, *own]
+    found: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if file in NETWORKS or SHARD.fullmatch(file):
+            found.setdefault(folder, []).append(name)
+    best = {folder: [n for n in files if n.endswith(".safetensors")] or files for folder, files in found.items()}
+    return about + [name for files in best.values() for name in files]
 
 
 def one_network(source: Path) -> UnclipError | None:

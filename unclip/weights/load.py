@@ -1,14 +1,16 @@
 """From a file or folder of any known format to a network that computes."""
 
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unclip.errors import UnclipError
+from unclip.weights import hub
 from unclip.weights.checkpoint import CONFIG, WEIGHTS, aligned, load_module
 from unclip.weights.config import read_json
 from unclip.weights.container import open_file
@@ -19,7 +21,8 @@ from unclip.weights.match import Match, recognise
 # Where the folders of other projects keep a network and what they say of it. What a file is, its content tells.
 NETWORKS = (WEIGHTS, "diffusion_pytorch_model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin",
             "diffusion_pytorch_model.bin", "open_clip_pytorch_model.bin")  # fmt: skip
-INDEX = "model.safetensors.index.json"  # of a network in several files
+INDEXES = ("model.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.json")  # of several files
+SHARD = re.compile(r"(model|diffusion_pytorch_model)-\d{5}-of-\d{5}\.safetensors")
 CONFIGS = (CONFIG, "open_clip_config.json")
 
 
@@ -29,10 +32,11 @@ def open_source(source: str | Path) -> File:
     if not folder.is_dir():
         return open_file(folder)
     about = next(({"config": read_json(folder / name)} for name in CONFIGS if (folder / name).is_file()), {})
-    if (folder / INDEX).is_file():
-        shards = read_json(folder / INDEX).get("weight_map", {})
+    index = next((folder / name for name in INDEXES if (folder / name).is_file()), None)
+    if index is not None:
+        shards = read_json(index).get("weight_map", {})
         if not isinstance(shards, dict) or any(Path(str(name)).name != name for name in shards.values()):
-            raise UnclipError(f"{str(folder / INDEX)!r} names files elsewhere; fetch it again")
+            raise UnclipError(f"{str(index)!r} names files elsewhere; fetch it again")
         files = {name: open_file(folder / name) for name in sorted(set(shards.values()))}
         specs = {key: spec for file in files.values() for key, spec in file.schema.items()}
         owner = {key: file for file in files.values() for key in file.schema}
@@ -111,3 +115,26 @@ def fill(
         forget()
     m.net.load_state_dict(state, assign=True)
     return m.net.requires_grad_(False).eval()
+
+
+class Saved(NamedTuple):
+    """What a folder of ours holds: its name, 10 hex digits that stand for its files, and the networks."""
+
+    name: str
+    digest: str
+    parts: dict[str, Any]
+
+
+def saved(folder: Path, names: Iterable[str], read: Callable[[Path, str], Any], needed: Iterable[str]) -> Saved:
+    """The networks of a folder that `UnCLIP.save_pretrained` wrote, its files checked against the sha256 noted then.
+
+    names: of parts that may be there; read(folder, name) reads one. Raises UnclipError where one of those `needed` is
+    missing or a file is not what was written.
+    """
+    index = hub.check_index(read_json(folder / hub.INDEX), folder)
+    for name in needed:
+        if name not in index["parts"]:
+            raise UnclipError(f"{str(folder)!r} lacks the part {name!r}; train it: unclip train mini.{name}")
+    there = [name for name in names if name in index["parts"]]
+    digest = hub.verify(folder, index, [*there, "tokenizer"])
+    return Saved(index["name"], digest, {name: read(folder, name) for name in there})
