@@ -121,7 +121,7 @@ def test_dead_codes_are_put_where_inputs_are():
 AUTO = {
     "ae": (lambda: AE(AEConfig(16, 32, 0.0, SMALL)), AutoencoderSystem, 250),
     "dae": (lambda: AE(AEConfig(16, 32, 0.3, SMALL)), DenoisingSystem, 250),
-    "mae": (lambda: MAE(MAEConfig(16, 4, 0.5, TOWER, TOWER)), MaskedSystem, 800),
+    "mae": (lambda: MAE(MAEConfig(16, 4, 0.75, TOWER, TOWER)), MaskedSystem, 800),
     "vae": (lambda: VAE(VAEConfig(16, 16, 1.0, SMALL)), VAESystem, 500),
     "vqvae": (lambda: VQVAE(VQVAEConfig(16, SMALL, BOOK)), None, 400),
     "vqvae2": (lambda: VQVAE2(VQVAE2Config(16, SMALL, PyramidConfig((32, 32), 1, 1), BOOK)), None, 400),

@@ -1,5 +1,6 @@
 """Every ancestor's recipe, at tiny size, takes a few steps, shows what it has, and is read again."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -107,7 +108,8 @@ def test_a_budget_becomes_steps(monkeypatch, tmp_path):
     """A fifth of the time shows the speed: here 30 steps, so 150 in all; and too few is said."""
     calls = []
 
-    def fake(recipe, data, out, device, minutes):
+    def fake(recipe, data, out, device, minutes, clock):
+        assert clock is time.process_time  # a busy machine takes nothing from a system
         calls.append((recipe.train.steps, minutes))
         steps = min(30, recipe.train.steps) if len(calls) == 1 else recipe.train.steps
         (out / recipe.name / f"step-{steps:08d}").mkdir(parents=True)

@@ -19,7 +19,8 @@ def add_parser(subparsers: Any) -> None:
                             "again goes on where it stopped, and leaves out what is done.")  # fmt: skip
     train.add_argument("names", nargs="*", metavar="NAME", help="ae, vae, vqvae, dalle1, gan … (default: all)")
     train.add_argument("--data", metavar="DIR", required=True, help="the corpus: unclip data illustrations DIR")
-    train.add_argument("--budget", type=minutes, default=10.0, metavar="TIME", help="for each, as 10m, 90s, 1h (10m)")
+    train.add_argument("--budget", type=minutes, default=10.0, metavar="TIME",
+                       help="processor time for each, as 10m, 90s, 1h (10m)")  # fmt: skip
     sample = does.add_parser("sample", help="draw with one of them")
     sample.add_argument("name", metavar="NAME", help="the system")
     sample.add_argument("prompts", nargs="*", default=[""], metavar="PROMPT", help="for those that read captions")

@@ -23,11 +23,12 @@ from unclip.nn.transformer import Transformer, TransformerConfig
 @dataclass(frozen=True)
 class DVAEConfig:
     size: int = 64
-    codes: int = 1024  # 8192 in the paper
+    codes: int = 512  # 8192 in the paper
     width: int = 64
     beta: float = 1.0  # weight of the KL; 6.6 in the paper, for its 1024 codes of a picture
     last: float = 1 / 16  # the temperature τ falls from 1 to this …
-    anneal: int = 1000  # … over so many steps
+    anneal: int = 300  # … over so many steps
+    least: float = 0.0  # ln b of a pixel at least: lower, and the plain ground takes all of the gradient
     pyramid: PyramidConfig = field(default_factory=lambda: PyramidConfig((64, 96), 1, 4))
 
 
@@ -70,7 +71,7 @@ class DVAE(nn.Module):
         soft = ((logits - (-u.log()).log()) / self.temperature()).softmax(1)
         mean, log_b = self.up(torch.einsum("bkhw,kd->bdhw", soft, self.codes.weight)).float().chunk(2, dim=1)
         y = (1 - 2 * EDGE) * (x + 1) / 2 + EDGE
-        error = logit_laplace(y, mean, log_b.clamp(-3, 3)).flatten(1).sum(1)
+        error = logit_laplace(y, mean, log_b.clamp(self.config.least, 3)).flatten(1).sum(1)
         error = error - x[0].numel() * math.log((1 - 2 * EDGE) / 255)  # a density times the width of a value's bin
         log_q = logits.log_softmax(1)
         kl = (log_q.exp() * (log_q + math.log(self.config.codes))).flatten(1).sum(1)
@@ -87,7 +88,7 @@ class DVAE(nn.Module):
 class DALLEConfig:
     vocab: int = 8192
     context: int = 24  # text tokens; 256 in the paper
-    codes: int = 1024
+    codes: int = 512
     grid: int = 8  # 32 in the paper
     kernel: int = 5  # of the convolutional attention; 11 in the paper
     transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(192, 6, 6))

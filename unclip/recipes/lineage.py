@@ -1,7 +1,7 @@
 """`lineage`: DALL·E 2's ancestors, each sized to say something after ten minutes on one CPU core.
 
-Pictures are 64 px; where every pixel costs a step or a token (PixelCNN, Image-GPT) and for the plain diffusion models
-they are 32 px.
+Pictures are 64 px; where every pixel costs a step (PixelCNN) and for the plain diffusion models they are 32 px, and
+16 px where it costs a token that looks at all others (Image-GPT).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from unclip.lineage.dalle1 import DALLESystem
 from unclip.lineage.ddpm import DDPMSystem, ImprovedSystem
 from unclip.lineage.gan import GANSystem
 from unclip.lineage.glide import GLIDESystem
-from unclip.lineage.image_gpt import ImageGPTSystem
+from unclip.lineage.image_gpt import ImageGPTSystem, PixelGPTConfig
 from unclip.lineage.pixelcnn import PixelCNNConfig, PixelsSystem
 from unclip.lineage.system import System
 from unclip.lineage.vae import VAESystem
@@ -24,7 +24,7 @@ from unclip.train.recipe import Recipe, TrainConfig
 from unclip.train.stages import lineage as s
 
 QUIET = TrainConfig(warmup=50, save_every=100_000, sample_every=100_000, log_every=50)  # at the end: runs are short
-DIFFUSION = replace(QUIET, steps=3000, batch=32, lr=1e-3, ema=0.998)
+DIFFUSION = replace(QUIET, steps=3000, batch=16, lr=1e-3, ema=0.998)
 
 
 def ae() -> s.AERecipe:
@@ -56,7 +56,7 @@ def vqvae_prior() -> s.CodesRecipe:
 
 
 def vqvae2() -> s.VQVAE2Recipe:
-    return s.VQVAE2Recipe("vqvae2", train=replace(QUIET, steps=2000, batch=32, lr=1e-3), data=s.PLAIN)
+    return s.VQVAE2Recipe("vqvae2", train=replace(QUIET, steps=2000, batch=16, lr=1e-3), data=s.PLAIN)
 
 
 def vqvae2_top() -> s.TwoLevelRecipe:
@@ -65,12 +65,12 @@ def vqvae2_top() -> s.TwoLevelRecipe:
 
 def vqvae2_bottom() -> s.TwoLevelRecipe:
     return s.TwoLevelRecipe(
-        "vqvae2_bottom", PixelCNNConfig(16, depth=5, given=512), replace(QUIET, steps=2000, batch=32, lr=1e-3), s.PLAIN
+        "vqvae2_bottom", PixelCNNConfig(16, depth=5, given=512), replace(QUIET, steps=2000, batch=16, lr=1e-3), s.PLAIN
     )
 
 
 def dvae() -> s.DVAERecipe:
-    return s.DVAERecipe("dvae", train=replace(QUIET, steps=2000, batch=32, lr=1e-3), data=s.PLAIN)
+    return s.DVAERecipe("dvae", train=replace(QUIET, steps=2000, batch=16, lr=3e-3), data=s.PLAIN)
 
 
 def dalle1() -> s.DALLERecipe:
@@ -78,7 +78,8 @@ def dalle1() -> s.DALLERecipe:
 
 
 def image_gpt() -> s.PixelGPTRecipe:
-    return s.PixelGPTRecipe("image_gpt", train=replace(QUIET, steps=2000, batch=16, lr=2e-3), data=s.PLAIN)
+    """At 16 px: a pixel is a token, and attention to 1,024 of them would leave a hundred steps to ten minutes."""
+    return s.PixelGPTRecipe("image_gpt", PixelGPTConfig(16), replace(QUIET, steps=2000, batch=16, lr=2e-3), s.PLAIN)
 
 
 def gan() -> s.GANRecipe:

@@ -1,4 +1,8 @@
-"""Training to a budget of time: as many steps as fit, with the rate falling to zero over the last of them."""
+"""Training to a budget of time: as many steps as fit, with the rate falling to zero over the last of them.
+
+On a CPU it is the processor's time, that of all threads together: what else the machine does takes nothing from a
+system, so that systems trained one after the other had the same. An accelerator's time is that of the clock.
+"""
 
 import json
 import time
@@ -20,12 +24,17 @@ PROBE = 0.2  # share of the time that shows how many steps fit
 LEAST = 20  # steps; fewer draw nothing but noise
 
 
+def clock(device: torch.device) -> Callable[[], float]:
+    """What tells the seconds that a budget is spent in."""
+    return time.process_time if device.type == "cpu" else time.monotonic
+
+
 def within(recipe: Recipe, data: Path, out: Path, device: torch.device, minutes: float) -> int:
     """Train one stage for about `minutes`; the number of steps that made. Raises UnclipError when they are too few."""
     endless = replace(recipe, train=replace(recipe.train, steps=10**9))
     before = reached(out / recipe.name)
     if not before:
-        train(endless, data, out, device, PROBE * minutes)
+        train(endless, data, out, device, PROBE * minutes, clock=clock(device))
         before = reached(out / recipe.name)
     steps = round(before / PROBE)
     if steps < LEAST:
@@ -33,7 +42,7 @@ def within(recipe: Recipe, data: Path, out: Path, device: torch.device, minutes:
             f"{recipe.name}: {minutes:.3g} minutes give {steps} steps on this machine, too few for a first sample; "
             f"use a longer --budget", code=1,
         )  # fmt: skip
-    train(replace(recipe, train=replace(recipe.train, steps=steps)), data, out, device, minutes)
+    train(replace(recipe, train=replace(recipe.train, steps=steps)), data, out, device, minutes, clock=clock(device))
     return reached(out / recipe.name)
 
 
@@ -46,16 +55,16 @@ def system(
     name: str, stages: dict[Callable[[], Recipe], float], data: Path, out: Path, device: torch.device, minutes: float
 ) -> None:
     """Train the stages of a system, each in its share of the time; what they took is kept in OUT/times.json."""
-    noted = times(out)
     settings = next(iter(stages))().data
     for read in (corpus, unseen):  # which is no part of the budget
         read(data, settings)
-    taken, began = {}, time.monotonic()
+    now = clock(device)
+    taken, began = {}, now()
     for make, share in stages.items():
         recipe = make()
         taken[recipe.name] = within(recipe, data, out, device, share * minutes)
-    noted[name] = {"seconds": time.monotonic() - began, "budget": 60 * minutes, "steps": taken}
-    write_json(out / TIMES, noted)
+    noted = {"seconds": now() - began, "budget": 60 * minutes, "steps": taken}
+    write_json(out / TIMES, {**times(out), name: noted})
 
 
 def times(out: Path) -> dict:

@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -41,17 +42,17 @@ class Stop:
 
 
 def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = None, minutes: float = math.inf,
-          start: Path | None = None) -> bool:  # fmt: skip
+          start: Path | None = None, clock: Callable[[], float] = time.monotonic) -> bool:  # fmt: skip
     """Train one stage on the shards in `data`, in OUT/NAME; its averaged weights go to OUT/model. True when done.
 
     start: a folder of weights. Parts that OUT/model lacks are copied there, and the stage begins with its own.
-    Under torchrun the processes share each batch. Stops early, with everything saved, after `minutes`; on SIGTERM and
-    Ctrl-C it does too, and raises KeyboardInterrupt. Raises UnclipError on bad settings or data, and when the loss is
-    no longer finite.
+    Under torchrun the processes share each batch. Stops early, with everything saved, after `minutes` by `clock`; on
+    SIGTERM and Ctrl-C it does too, and raises KeyboardInterrupt. Raises UnclipError on bad settings or data, and when
+    the loss is no longer finite.
     """
     device = device or best_device()
     keep_buffers()
-    config, folder, began = recipe.train, out / recipe.name, time.monotonic()
+    config, folder, began = recipe.train, out / recipe.name, clock()
     team = Team.assemble(device)
     share = team.share(config.batch)
     with writing(folder):
@@ -93,7 +94,7 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = N
         team.wait()
 
     def over() -> bool:
-        return team.any(stop.asked or time.monotonic() - began >= 60 * minutes, device)
+        return team.any(stop.asked or clock() - began >= 60 * minutes, device)
 
     with Stop() as stop, progress(recipe.name, state.step, config.steps, team.leads) as bar:
         while state.step < config.steps and not over():
