@@ -1,5 +1,7 @@
 """The lineage's measures against cases with a known answer, and the page that shows them."""
 
+import sys
+
 import pytest
 import torch
 
@@ -86,3 +88,10 @@ def test_the_page(held, tmp_path):
     html = (tmp_path / "index.html").read_text()
     assert html.count("<tr>") == 3 and "p(x | z) &lt; 1" in html and "lineage.png" in html
     assert (tmp_path / "lineage.png").stat().st_size > 500
+
+
+def test_without_matplotlib_the_page_says_less(held, tmp_path, monkeypatch):
+    row, sheet = measure(Copyist(held, True), held, 61.0)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert page.write([row], [sheet], {"space": "here", "pictures": 64}, tmp_path) == []
+    assert "systems.png" not in (tmp_path / "report.md").read_text()

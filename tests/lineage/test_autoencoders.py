@@ -1,16 +1,18 @@
 """AE, DAE, MAE, VAE, VQ-VAE, VQ-VAE-2: closed forms, gradients, and eight pictures by heart."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
+from unclip.errors import UnclipError
 from unclip.lineage.autoencoder import AE, MAE, AEConfig, AutoencoderSystem, DenoisingSystem, MAEConfig, MaskedSystem
 from unclip.lineage.pyramid import Down, PyramidConfig, Up
 from unclip.lineage.vae import BIN, VAE, VAEConfig, VAESystem, kl_normal, nll, per_dimension
-from unclip.lineage.vqvae import VQVAE, VQVAE2, Codebook, CodebookConfig, VQVAE2Config, VQVAEConfig
+from unclip.lineage.vqvae import FSQ, VQVAE, VQVAE2, Codebook, CodebookConfig, VQVAE2Config, VQVAEConfig
 from unclip.nn.transformer import TransformerConfig
 
 SMALL = PyramidConfig((16, 32), 1, 2)
@@ -118,12 +120,33 @@ def test_dead_codes_are_put_where_inputs_are():
     assert q.perplexity > 4
 
 
+def test_fsq_rounds_to_its_grid_and_gradients_pass():
+    """Every code is met, looks like what it was made of, and comes back; a product that is not K is refused."""
+    net = FSQ(CodebookConfig(codes=15, width=2, levels=(3, 5)))
+    for part in (net.narrow, net.wide):
+        part.weight.data, part.bias.data = torch.eye(2), torch.zeros(2)
+    line = torch.linspace(-4, 4, 60)
+    z = torch.stack(torch.meshgrid(line, line, indexing="ij"))[None].requires_grad_()
+    q = net(z)
+    assert set(q.index.flatten().tolist()) == set(range(15))
+    torch.testing.assert_close(net.look(q.index), q.z)
+    assert set(q.z[0, 0].unique().tolist()) == {-1, 0, 1} and q.z[0, 1].unique().tolist() == [-1, -0.5, 0, 0.5, 1]
+    (d,) = torch.autograd.grad(q.z.sum(), z)
+    half = 1.001
+    torch.testing.assert_close(d[0, 0], half * (1 - z[0, 0].detach().tanh() ** 2))
+    even = FSQ(CodebookConfig(codes=4, width=2, levels=(4,)))
+    assert even.bound(torch.linspace(-9, 9, 99)[:, None]).round().unique().tolist() == [-2, -1, 0, 1]
+    with pytest.raises(UnclipError, match="make 15 codes, not 16"):
+        FSQ(CodebookConfig(codes=16, levels=(3, 5)))
+
+
 AUTO = {
     "ae": (lambda: AE(AEConfig(16, 32, 0.0, SMALL)), AutoencoderSystem, 250),
     "dae": (lambda: AE(AEConfig(16, 32, 0.3, SMALL)), DenoisingSystem, 250),
     "mae": (lambda: MAE(MAEConfig(16, 4, 0.75, TOWER, TOWER)), MaskedSystem, 800),
     "vae": (lambda: VAE(VAEConfig(16, 16, 1.0, SMALL)), VAESystem, 500),
     "vqvae": (lambda: VQVAE(VQVAEConfig(16, SMALL, BOOK)), None, 400),
+    "fsq": (lambda: VQVAE(VQVAEConfig(16, SMALL, replace(BOOK, codes=60, levels=(5, 4, 3)))), None, 400),
     "vqvae2": (lambda: VQVAE2(VQVAE2Config(16, SMALL, PyramidConfig((32, 32), 1, 1), BOOK)), None, 400),
 }
 

@@ -1,6 +1,7 @@
 """PixelCNN: nothing sees what comes after it; the sum over all pictures is one; eight pictures by heart."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -11,7 +12,7 @@ from unclip.lineage.palette import Palette, shrink
 from unclip.lineage.pixelcnn import PixelCNN, PixelCNNConfig, Pixels, PixelsConfig, PixelsSystem
 from unclip.lineage.pyramid import PyramidConfig
 from unclip.lineage.system import choose
-from unclip.lineage.vqvae import VQVAE, CodebookConfig, VQVAEConfig, VQVAESystem
+from unclip.lineage.vqvae import VQVAE, VQVAE2, CodebookConfig, VQVAE2Config, VQVAE2System, VQVAEConfig, VQVAESystem
 
 TINY = PixelCNNConfig(grid=6, codes=5, width=8, depth=3, kernel=3)
 
@@ -118,3 +119,23 @@ def test_codes_by_heart(eight, memorise, nearest):
         price = system.bits(eight) - first.bits(eight)
     assert error.median() < 0.03 and len(set(which.tolist())) >= 4
     assert (price * 768).mean() == pytest.approx(3, abs=1.5)  # eight pictures alike: three bits each, and no fewer
+
+
+@pytest.mark.slow
+def test_two_levels_of_codes_by_heart(eight, memorise, nearest):
+    """VQ-VAE-2: the top is drawn, then the bottom that goes with it."""
+    torch.manual_seed(0)
+    book, level = CodebookConfig(32, 8), PixelCNNConfig(4, 32, 32, 4, 3)
+    first = VQVAE2(VQVAE2Config(16, PyramidConfig((16, 32), 1, 2), PyramidConfig((32, 32), 1, 1), book))
+    memorise(first, lambda g: first.loss(eight, g), 400)
+    with torch.no_grad():
+        top, bottom = first.encode(eight)
+    priors = PixelCNN(replace(level, grid=2)), PixelCNN(replace(level, given=32))
+    memorise(priors[0], lambda g: priors[0].loss(top), 300)
+    memorise(priors[1], lambda g: priors[1].loss(bottom, top), 300)
+    system = VQVAE2System(vqvae2=first, vqvae2_top=priors[0], vqvae2_bottom=priors[1])
+    with torch.no_grad():
+        error, which = nearest(system.sample([""] * 16, range(16)), eight)
+        price = system.bits(eight) - first.bits(eight)
+    assert error.median() < 0.03 and len(set(which.tolist())) >= 4, f"{error}"
+    assert (price * 768).mean() == pytest.approx(3, abs=1.5)  # eight pictures alike, whichever level tells them apart

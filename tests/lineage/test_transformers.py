@@ -134,16 +134,16 @@ def test_the_temperature_falls():
 
 
 @pytest.mark.slow
-def test_the_dvae_tells_pictures_apart(eight, memorise):
-    """Shapes are told by hard codes. (Colours would need the temperature to fall for far longer.)"""
+def test_the_dvae_by_heart(eight, memorise):
+    """What hard codes tell is the picture, colour and all. The choice is noisy: four draws of each picture help."""
     torch.manual_seed(0)
-    net = DVAE(DVAEConfig(16, 32, 16, anneal=300, pyramid=SIDE))
-    memorise(net, lambda g: net.loss(eight, g), 400, 2e-3)
+    net = DVAE(DVAEConfig(16, 32, 16, anneal=600, pyramid=SIDE))
+    memorise(net, lambda g: net.loss(eight.repeat(4, 1, 1, 1), g), 1000, 1e-2)
     with torch.no_grad():
         codes = net.encode(eight)
         error, mean = F.mse_loss(net.decode(codes), eight), F.mse_loss(eight.mean(0).expand_as(eight), eight)
-    assert error < 0.7 * mean, f"{error:.4f} of {mean:.4f}"
-    assert not torch.equal(codes[0], codes[4])
+    assert error < mean / 5, f"{error:.4f} of {mean:.4f}"
+    assert len(set(map(tuple, codes.flatten(1).tolist()))) == 8
 
 
 @pytest.mark.slow

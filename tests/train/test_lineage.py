@@ -133,6 +133,10 @@ def test_a_command_draws(run, tmp_path, capsys):
         assert image.size == (3 * 18 + 2, 20)
     assert main(["lineage", "sample", "ae", "--out", str(run)]) == 2
     assert "draws nothing" in capsys.readouterr().err
+    glide = ["lineage", "sample", "glide", "red", "-n", "1", "--clip-guidance"]
+    assert main([*glide, "5", *where]) == 0
+    assert main(["lineage", "sample", "gan", "red", "--clip-guidance", "5", *where]) == 2
+    assert "is for glide" in capsys.readouterr().err
     assert main(["lineage", "sample", "gam", "--out", str(run)]) == 2
     assert "did you mean 'gan'?" in capsys.readouterr().err
     assert main(["lineage", "train", "--data", "x", "--budget", "soon"]) == 2

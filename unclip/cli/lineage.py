@@ -26,6 +26,8 @@ def add_parser(subparsers: Any) -> None:
     sample.add_argument("prompts", nargs="*", default=[""], metavar="PROMPT", help="for those that read captions")
     sample.add_argument("-n", type=int, default=8, metavar="N", help="pictures of each prompt (default: 8)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first (default: 0)")
+    sample.add_argument("--clip-guidance", type=float, default=0.0, metavar="SCALE",
+                        help="glide alone: how far its noised CLIP guides (default: 0, not at all)")  # fmt: skip
     sample.add_argument("-o", "--output", default="lineage.png", metavar="FILE", help="the sheet (lineage.png)")
     report = does.add_parser("report", help="one page: a row and a line of pictures for each system of the run")
     report.add_argument("--data", metavar="DIR", required=True, help="the corpus: unclip data illustrations DIR")
@@ -95,6 +97,10 @@ def sample(args: argparse.Namespace, out: Path, device: Any) -> int:
     system, prompts = kind.load(out / "model", device), [p for p in args.prompts for _ in range(args.n)]
     if any(args.prompts) and not system.text:
         note(f"{system.title} reads no captions: the prompt counts for nothing")
+    if args.clip_guidance:
+        if not hasattr(system, "clip_guidance"):
+            raise UnclipError(f"--clip-guidance is for glide; {args.name} has no CLIP that sees the noise")
+        system.clip_guidance = args.clip_guidance
     with torch.no_grad():
         drawn = system.sample(prompts, range(args.seed, args.seed + len(prompts)))
     with atomic(Path(args.output)) as path:
@@ -126,6 +132,7 @@ def report(args: argparse.Namespace, out: Path, device: Any) -> int:
     note("measuring DALL·E 2")
     row, sheet = measure(DALLE2System(device), held, None)
     folder = Path(args.output or out / "report")
-    page.write([*rows, row], [*sheets, sheet], about, folder)
+    if not page.write([*rows, row], [*sheets, sheet], about, folder):
+        note("no plots: they need matplotlib, of the extra `report`: pip install '.[report]'")
     print(folder / "index.html")
     return 0

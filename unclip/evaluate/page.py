@@ -28,8 +28,11 @@ their palette, of diffusion a bound, of VQ-VAE a bound with a normal density. er
 reconstructed, [−1, 1]. sampling: for one picture. {pictures} held-out pictures."""
 
 
-def write(rows: Sequence[dict[str, Any]], sheets: Sequence[Tensor], about: dict[str, Any], out: Path) -> None:
-    """OUT/lineage.png, report.md, index.html, results.json, and plots where matplotlib is there to draw them."""
+def write(
+    rows: Sequence[dict[str, Any]], sheets: Sequence[Tensor], about: dict[str, Any], out: Path
+) -> list[str]:
+    """OUT/lineage.png, report.md, index.html, results.json, and plots where matplotlib is there to draw them: their
+    names."""
     out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "lineage.png") as path:
         grid(torch.cat(list(sheets)), columns=len(CAPTIONS)).save(path, "PNG")
@@ -45,6 +48,7 @@ def write(rows: Sequence[dict[str, Any]], sheets: Sequence[Tensor], about: dict[
     write_bytes(out / "report.md", ("\n\n".join(parts) + "\n").encode())
     write_bytes(out / "index.html", page(head, body, notes, order, captions, plots).encode())
     write_json(out / "results.json", {"rows": list(rows), **about})
+    return plots
 
 
 def cells(row: dict[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ class DVAEConfig:
     width: int = 64
     beta: float = 1.0  # weight of the KL; 6.6 in the paper, for its 1024 codes of a picture
     last: float = 1 / 16  # the temperature τ falls from 1 to this …
-    anneal: int = 300  # … over so many steps
+    anneal: int = 200  # … over so many steps
     least: float = 0.0  # ln b of a pixel at least: lower, and the plain ground takes all of the gradient
     pyramid: PyramidConfig = field(default_factory=lambda: PyramidConfig((64, 96), 1, 4))
 

@@ -1,5 +1,9 @@
-"""VQ-VAE (van den Oord et al. 2017, 1711.00937) and VQ-VAE-2 (Razavi et al. 2019, 1906.00446): pictures as codes."""
+"""VQ-VAE (van den Oord et al. 2017, 1711.00937) and VQ-VAE-2 (Razavi et al. 2019, 1906.00446): pictures as codes.
 
+The book of codes is learnt, or with FSQ (Mentzer et al. 2023, 2309.15505) it is a grid that nobody need learn.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
@@ -9,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unclip.diffusion.draw import Draw
+from unclip.errors import UnclipError
 from unclip.lineage.pixelcnn import PixelCNN, PixelCNNConfig
 from unclip.lineage.pyramid import Down, PyramidConfig, Up
 from unclip.lineage.system import System
@@ -22,6 +27,7 @@ class CodebookConfig:
     decay: float = 0.99  # γ of the averages that the codes are
     beta: float = 0.25  # weight of the commitment
     least: float = 0.02  # a code used less often than this share of the mean is put where an input is
+    levels: tuple[int, ...] = ()  # FSQ instead, with so many values of each of its few channels: their product is K
 
 
 class Quantised(NamedTuple):
@@ -56,12 +62,10 @@ class Codebook(nn.Module):
             index = (self.codes.square().sum(1) - 2 * flat @ self.codes.T).argmin(1)  # eq. 1; |z|² is the same for all
             if g is not None:
                 self.learn(flat.detach(), index, g)
-        used = torch.bincount(index, minlength=len(self.codes)).float() / len(index)
-        perplexity = (-(used * used.clamp(min=1e-10).log()).sum()).exp()
         index = index.view(rows.shape[:3])
         e = self.look(index).to(z)
         straight = z + (e - z).detach()  # section 3.2
-        return Quantised(straight, index, (z - e).square().mean(), perplexity)
+        return Quantised(straight, index, (z - e).square().mean(), perplexity(index, len(self.codes)))
 
     @torch.no_grad()
     def learn(self, flat: Tensor, index: Tensor, g: torch.Generator) -> None:
@@ -73,6 +77,53 @@ class Codebook(nn.Module):
         picks = torch.randint(len(flat), (len(dead),), generator=g).to(flat.device)
         self.total[dead], self.count[dead] = flat[picks][dead] * self.count.mean(), self.count.mean()
         self.codes.copy_(self.total / self.count[:, None].clamp(min=1e-8))
+
+
+class FSQ(nn.Module):
+    """Finite scalar quantisation: a few bounded channels, each rounded to its levels (FSQ, section 3.1, appendix A).
+
+    Nothing is learnt of the codes, none can die, and no commitment is asked for.
+    """
+
+    def __init__(self, config: CodebookConfig):
+        super().__init__()
+        if math.prod(config.levels) != config.codes:
+            raise UnclipError(f"levels {config.levels} make {math.prod(config.levels)} codes, not {config.codes}; "
+                              "set codes to their product")  # fmt: skip
+        self.codes, channels = config.codes, len(config.levels)
+        self.narrow, self.wide = nn.Linear(config.width, channels), nn.Linear(channels, config.width)
+        levels = torch.tensor(config.levels)
+        self.register_buffer("levels", levels, persistent=False)
+        self.register_buffer("basis", levels.cumprod(0) // levels, persistent=False)
+        self.levels: Tensor
+        self.basis: Tensor
+
+    def bound(self, z: Tensor) -> Tensor:
+        """[..., channels] → within the range of the levels, of an even number of them shifted by half a step."""
+        half, offset = (self.levels - 1) * 1.001 / 2, 0.5 * (self.levels % 2 == 0)
+        return (z + (offset / half).atanh()).tanh() * half - offset
+
+    def look(self, index: Tensor) -> Tensor:
+        """index [B, h, w] → [B, D, h, w]."""
+        values = index[..., None] // self.basis % self.levels - self.levels // 2
+        return self.wide(values / (self.levels // 2)).permute(0, 3, 1, 2)
+
+    def forward(self, z: Tensor, g: torch.Generator | None = None) -> Quantised:
+        """z [B, D, h, w]; rounding lets gradients straight through."""
+        bounded = self.bound(self.narrow(z.permute(0, 2, 3, 1)).float())
+        rounded = bounded + (bounded.round() - bounded).detach()
+        index = ((rounded.detach().round().long() + self.levels // 2) * self.basis).sum(-1)
+        straight = self.wide(rounded / (self.levels // 2)).permute(0, 3, 1, 2)
+        return Quantised(straight, index, z.new_zeros(()), perplexity(index, self.codes))
+
+
+def perplexity(index: Tensor, codes: int) -> Tensor:
+    used = torch.bincount(index.flatten(), minlength=codes).float() / index.numel()
+    return (-(used * used.clamp(min=1e-10).log()).sum()).exp()
+
+
+def quantiser(config: CodebookConfig) -> Codebook | FSQ:
+    return FSQ(config) if config.levels else Codebook(config)
 
 
 @dataclass(frozen=True)
@@ -89,7 +140,7 @@ class VQVAE(nn.Module):
         super().__init__()
         self.config = config
         self.down = Down(config.pyramid, 3, config.codebook.width)
-        self.book = Codebook(config.codebook)
+        self.book = quantiser(config.codebook)
         self.up = Up(config.pyramid, config.codebook.width, 3)
         self.log_std = nn.Parameter(torch.tensor(-0.5))
         self.grid = config.size // config.pyramid.factor
@@ -125,7 +176,7 @@ class VQVAE2(nn.Module):
         super().__init__()
         self.config, width = config, config.codebook.width
         self.down, self.down_top = Down(config.bottom, 3, width), Down(config.top, width, width)
-        self.book, self.book_top = Codebook(config.codebook), Codebook(config.codebook)
+        self.book, self.book_top = quantiser(config.codebook), quantiser(config.codebook)
         self.up_top = Up(config.top, width, width)
         self.join = nn.Conv2d(2 * width, width, 1)
         self.up = Up(config.bottom, 2 * width, 3)

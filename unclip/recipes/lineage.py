@@ -1,4 +1,4 @@
-"""`lineage`: DALL·E 2's ancestors, each sized to say something after ten minutes on one CPU core.
+"""`lineage`: DALL·E 2's ancestors, each sized to say something after minutes on one CPU core.
 
 Pictures are 64 px; where every pixel costs a step (PixelCNN) and for the plain diffusion models they are 32 px, and
 16 px where it costs a token that looks at all others (Image-GPT).
@@ -23,7 +23,7 @@ from unclip.lineage.vqvae import VQVAE2System, VQVAESystem
 from unclip.train.recipe import Recipe, TrainConfig
 from unclip.train.stages import lineage as s
 
-QUIET = TrainConfig(warmup=50, save_every=100_000, sample_every=100_000, log_every=50)  # at the end: runs are short
+QUIET = TrainConfig(warmup=20, save_every=100_000, sample_every=100_000, log_every=50)  # at the end: runs are short
 DIFFUSION = replace(QUIET, steps=3000, batch=16, lr=1e-3, ema=0.998)
 
 
@@ -36,7 +36,7 @@ def dae() -> s.AERecipe:
 
 
 def mae() -> s.MAERecipe:
-    return s.MAERecipe("mae", train=replace(QUIET, steps=3000, batch=64, lr=1e-3, weight_decay=0.05), data=s.PLAIN)
+    return s.MAERecipe("mae", train=replace(QUIET, steps=3000, batch=32, lr=1e-3, weight_decay=0.05), data=s.PLAIN)
 
 
 def vae() -> s.VAERecipe:
@@ -48,11 +48,11 @@ def pixelcnn() -> s.PixelsRecipe:
 
 
 def vqvae() -> s.VQVAERecipe:
-    return s.VQVAERecipe("vqvae", train=replace(QUIET, steps=2000, batch=32, lr=1e-3), data=s.PLAIN)
+    return s.VQVAERecipe("vqvae", train=replace(QUIET, steps=2000, batch=16, lr=1e-3), data=s.PLAIN)
 
 
 def vqvae_prior() -> s.CodesRecipe:
-    return s.CodesRecipe("vqvae_prior", train=replace(QUIET, steps=2000, batch=32, lr=1e-3), data=s.PLAIN)
+    return s.CodesRecipe("vqvae_prior", train=replace(QUIET, steps=2000, batch=16, lr=1e-3), data=s.PLAIN)
 
 
 def vqvae2() -> s.VQVAE2Recipe:
@@ -60,7 +60,7 @@ def vqvae2() -> s.VQVAE2Recipe:
 
 
 def vqvae2_top() -> s.TwoLevelRecipe:
-    return s.TwoLevelRecipe("vqvae2_top", PixelCNNConfig(8), replace(QUIET, steps=2000, batch=32, lr=1e-3), s.PLAIN)
+    return s.TwoLevelRecipe("vqvae2_top", PixelCNNConfig(8), replace(QUIET, steps=2000, batch=16, lr=1e-3), s.PLAIN)
 
 
 def vqvae2_bottom() -> s.TwoLevelRecipe:
@@ -74,7 +74,7 @@ def dvae() -> s.DVAERecipe:
 
 
 def dalle1() -> s.DALLERecipe:
-    return s.DALLERecipe("dalle1", train=replace(QUIET, steps=2000, batch=32, lr=1e-3, weight_decay=0.05), data=s.PLAIN)
+    return s.DALLERecipe("dalle1", train=replace(QUIET, steps=2000, batch=16, lr=1e-3, weight_decay=0.05), data=s.PLAIN)
 
 
 def image_gpt() -> s.PixelGPTRecipe:
@@ -84,7 +84,7 @@ def image_gpt() -> s.PixelGPTRecipe:
 
 def gan() -> s.GANRecipe:
     """Its two players need a rate that stays, and gradients of their own size."""
-    settings = replace(QUIET, steps=4000, batch=32, lr=4e-4, beta2=0.98, weight_decay=0.0, ema=0.995, clip=1e3)
+    settings = replace(QUIET, steps=4000, batch=16, lr=4e-4, beta2=0.98, weight_decay=0.0, ema=0.995, clip=1e3)
     return s.GANRecipe("gan", train=settings, data=s.PLAIN)
 
 
@@ -116,7 +116,7 @@ def adm_classifier() -> s.ClassifierRecipe:
 
 
 def glide() -> s.GLIDERecipe:
-    return s.GLIDERecipe("glide", train=replace(QUIET, steps=3000, batch=32, optimiser="muon", lr=1e-3, ema=0.995),
+    return s.GLIDERecipe("glide", train=replace(QUIET, steps=3000, batch=16, optimiser="muon", lr=1e-3, ema=0.995),
                          data=s.PLAIN)  # fmt: skip
 
 
