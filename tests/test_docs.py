@@ -11,7 +11,8 @@ import pytest
 from unclip.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md",
+                *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/lineage").glob("*.md")])  # fmt: skip
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
@@ -66,7 +67,7 @@ def test_every_command_line_is_understood(name, line, monkeypatch, capsys):
 def test_every_option_named_in_a_sentence_exists(name, capsys):
     known = set()
     measures = [["evaluate", measure] for measure in ("alignment", "prior", "words")]
-    for command in [[c] for c in COMMANDS] + [*measures, ["data", "illustrations"]]:
+    for command in [[c] for c in COMMANDS] + [*measures, ["data", "illustrations"], ["lineage", "sample"]]:
         assert main([*command, "--help"]) == 0
         known |= set(re.findall(r"--[a-z_-]+", capsys.readouterr().out))
     known |= {"--help", "--version", "--debug"}

@@ -23,15 +23,16 @@ def test_what_fits_is_kept_with_where_it_came_from(weights, tmp_path):
     system = UnCLIP.from_pretrained(weights)
     counted = synthesise(system, LINES, tmp_path / "all", FEW, least=-1, source="test")
     assert (counted["kept"], counted["dropped"]) == (4, 0)
-    corpus = Corpus.load(tmp_path / "all", 16, "train", core=True)
-    assert [m["caption"] for m in corpus.meta] == LINES
-    assert corpus.draw(0, 4, 0).captions
-    made = corpus.meta[1]["provenance"]
+    splits = [Corpus.load(tmp_path / "all", 16, split, core=True) for split in ("train", "val", "compose")]
+    assert [[m["caption"] for m in c.meta] for c in splits] == [[LINES[0], LINES[3]], [LINES[1]], [LINES[2]]]
+    assert splits[0].draw(0, 4, 0).captions
+    metas = [m for c in splits for m in c.meta]
+    made = splits[1].meta[0]["provenance"]
     assert made["digest"] == system.digest and made["seed"] == 1 and made["captions"] == "test" and made["steps"] == 2
-    scores = [m["provenance"]["score"] for m in corpus.meta]
+    scores = [m["provenance"]["score"] for m in metas]
     middle = sorted(scores)[2]
     counted = synthesise(system, LINES, tmp_path / "half", FEW, least=middle - 1e-3, source="test")
-    kept = list(shards.read(tmp_path / "half" / "16" / "train"))
+    kept = [sample for folder in (tmp_path / "half" / "16").iterdir() for sample in shards.read(folder)]
     assert counted["kept"] == len(kept) == sum(s >= middle - 1e-3 for s in scores)
     with pytest.raises(UnclipError, match="choose another --out"):
         synthesise(system, LINES, tmp_path / "half", FEW, least=-1, source="test")

@@ -5,13 +5,15 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from unclip.diffusion.draw import Draw
 from unclip.diffusion.guidance import Guide, classified
 from unclip.diffusion.process import Process
 from unclip.lineage.adm import ADMSystem, Classifier, ClassifierConfig, NoisedConfig
-from unclip.lineage.ddpm import Diffusion, DiffusionConfig, ImprovedSystem
+from unclip.lineage.ddpm import DDPMSystem, Diffusion, DiffusionConfig, ImprovedSystem
 from unclip.lineage.glide import GLIDE, GLIDEConfig, GLIDESystem, NoisedCLIP, NoisedCLIPConfig, holes
+from unclip.lineage.palette import shrink
 from unclip.lineage.pyramid import PyramidConfig
 from unclip.lineage.reader import reader
 from unclip.models.decoder import DecoderConfig
@@ -64,6 +66,23 @@ def test_holes_are_boxes_of_many_sizes():
     inside = 1 - where[:, 0]
     assert torch.equal(inside, inside.amax(2, keepdim=True) * inside.amax(1, keepdim=True))
     assert inside.mean((1, 2)).min() < 0.02 and inside.mean((1, 2)).max() > 0.5
+
+
+@pytest.mark.slow
+def test_ddpm_by_heart(eight, memorise, nearest):
+    """Eps is predicted of single pixels: of patches of four a network this narrow carries too little noise through."""
+    torch.manual_seed(0)
+    small = shrink(eight, 8)
+    unet = UNetConfig(3, 3, (32, 48), 1, (1,), 16, patch=1, scale_shift=False)
+    net = Diffusion(DiffusionConfig(8, False, unet, Process("linear", 50, "eps")))
+    with torch.no_grad():
+        before = net.bits(small, 50).mean().item()
+    memorise(net, lambda g: net.loss(small.repeat(4, 1, 1, 1), g), 500)
+    system = DDPMSystem(ddpm=net)
+    error, which = nearest(system.sample([""] * 16, range(16)), small)
+    spread = F.mse_loss(small.mean(0).expand_as(small), small)  # the error of the mean of the eight
+    assert error.median() < spread / 3 and len(set(which.tolist())) >= 4, f"{error}"
+    assert system.bits(small).mean() < before
 
 
 @pytest.mark.slow

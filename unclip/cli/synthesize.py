@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
     source.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, as http://localhost:8000/v1")
     parser.add_argument("--model", default="default", metavar="NAME", help="the model to ask for at --endpoint")
     parser.add_argument("-n", type=int, default=64, metavar="N", help="captions (default: 64)")
-    parser.add_argument("--least", type=float, default=0.3, metavar="X", help="CLIP score to be kept (default: 0.3)")
+    parser.add_argument("--least", type=float, default=0.7, metavar="X", help="CLIP score to be kept (default: 0.7)")
     parser.add_argument("--steps", type=int, default=25, metavar="N", help="steps of the decoder (default: 25)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first picture (default: 0)")
     parser.add_argument("--out", default="synthetic", metavar="DIR", help="where the corpus goes (default: synthetic)")

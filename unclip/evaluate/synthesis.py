@@ -25,12 +25,14 @@ def synthesise(
     system: UnCLIP, captions: Sequence[str], out: Path, settings: Settings, *, least: float, source: str, seed: int = 0
 ) -> dict[str, Any]:
     """Draw each caption once and keep what scores at least `least` (cosine of CLIP's z_i and z_t) in
-    OUT/SIZE/train. Returns what was counted, which is also OUT/synthesis.json.
+    OUT/SIZE/train, one in twenty each in OUT/SIZE/val and OUT/SIZE/compose, of which training shows previews. Returns
+    what was counted, which is also OUT/synthesis.json.
 
     Every sample's JSON says how it was made: weights and their digest, seed, score, settings, where the caption came
     from. Raises UnclipError when nothing was kept.
     """
     scores: list[float] = []
+    held: dict[int, list[shards.Sample]] = {1: [], 2: []}  # by their number modulo twenty: of val, of compose
 
     def samples() -> Iterator[shards.Sample]:
         for i in range(0, len(captions), BATCH):
@@ -43,6 +45,13 @@ def synthesise(
                 if made[-1] >= least:
                     yield sample(*made)
 
+    def training() -> Iterator[shards.Sample]:
+        for i, made in enumerate(samples()):
+            if i % 20 in held:
+                held[i % 20].append(made)
+            else:
+                yield made
+
     def sample(caption: str, number: int, picture: Image.Image, score: float) -> shards.Sample:
         data, key = io.BytesIO(), f"synthetic-{number:09d}"
         picture.save(data, "WEBP", lossless=True)
@@ -54,10 +63,13 @@ def synthesise(
                 "weight": 1.0, "provenance": made}  # fmt: skip
         return shards.Sample(key, data.getvalue(), meta)
 
-    folder = out / str(system.decoder.config.size) / "train"
-    if any(folder.glob("*.tar")):
+    folder = out / str(system.decoder.config.size)
+    if any(folder.glob("*/*.tar")):
         raise UnclipError(f"{str(folder)!r} holds shards already; choose another --out")
-    shards.write(folder, samples())
+    shards.write(folder / "train", training())
+    for split, some in zip(("val", "compose"), held.values(), strict=True):
+        if some:
+            shards.write(folder / split, some)
     kept = sum(score >= least for score in scores)
     counted = {"captions": len(captions), "kept": kept, "dropped": len(captions) - kept, "least": least,
                "median_score": float(np.median(scores)), "source": source}  # fmt: skip
