@@ -42,6 +42,8 @@ def upscale(
     s, nets = from_dict(Settings, settings), system.upsamplers
     if not nets:
         raise UnclipError(f"the weights {system.name!r} hold no upsampler; train one: unclip train mini.upsampler")
+    if not all(isinstance(net, Upsampler) for net in nets.values()):
+        raise UnclipError(f"the upsampler of the weights {system.name!r} enlarges only what it is told of; use others")
     to = max(net.config.size for net in nets.values()) if to is None else to
     check_whole("to", to, 1, LARGEST)
     check_whole("start", LARGEST if start is None else start, 1, LARGEST)

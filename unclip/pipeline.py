@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from unclip import adapters, edit
 from unclip.diffusion.denoiser import Denoise, Estimate
 from unclip.diffusion.draw import Draw, Several
-from unclip.diffusion.guidance import CFG, Clip, Interval, Rescale, Threshold, Unguided
+from unclip.diffusion.guidance import CFG, Clip, Threshold, steered
 from unclip.diffusion.levels import Levels
 from unclip.diffusion.samplers import Randn, Step, analytic, ddim, ddpm, dpmpp_2m, dpmpp_sde, renoise, unipc, walk
 from unclip.errors import UnclipError
@@ -169,19 +169,12 @@ class UnCLIP:
         scales = [s.guidance] if s.guidance_z is None else [s.guidance_z, s.guidance]
         scales = scales if any(scale != 1 for scale in scales) else []
         net = self.student("decoder_fast") if s.fast else self.decoder
-        n, branches, process = len(z_i), 1 + len(scales), net.config.diffusion
+        n, branches = len(z_i), 1 + len(scales)
         texts = [*[negative] * len(scales) * n, *each(prompt, n)]
         no_z_i = torch.arange(len(texts), device=self.device) < n * min(len(scales), 1)
         given = self.condition(net, z_i.repeat(branches, 1), texts, no_z_i | blind)
-        denoise = plain = process.denoiser(net)
-        if scales:
-            denoise = CFG(denoise, *scales)
-            if s.guidance_rescale:
-                denoise = Rescale(denoise, s.guidance_rescale)
-            if (s.guidance_start, s.guidance_stop) != (0, 1):
-                first, last = (process.T * (1 - share) for share in (s.guidance_stop, s.guidance_start))
-                denoise = Interval(denoise, Unguided(plain, branches), first, last)
-        return self.bounded(denoise, s), given
+        process = net.config.diffusion
+        return self.bounded(steered(process.denoiser(net), scales, **s.steering(process.T)), s), given
 
     def bounded(self, denoise: Denoise, s: Settings) -> Denoise:
         """Estimates kept within the range of what the decoder draws."""
@@ -256,6 +249,8 @@ class UnCLIP:
         if size not in self.sizes:
             raise UnclipError(f"size is {size}; these weights draw {' or '.join(map(str, self.sizes))}")
         self.prior_of(request.settings)
+        if request.settings.clip_guidance:
+            raise UnclipError(f"the weights {self.name!r} hold no noised CLIP; leave out clip_guidance")
         for net in self.cascade(size).values():
             net.denoiser(request.settings.tile)  # says now what would fail once half is drawn
         return replace(request, settings=self.hurried(replace(request.settings, size=size), request.negative))
@@ -314,7 +309,7 @@ class UnCLIP:
 
     invert, reconstruct, variations, img2img = edit.invert, edit.reconstruct, edit.variations, edit.img2img
     interpolate, text_diff, pca_probe = edit.interpolate, edit.text_diff, edit.pca_probe
-    inpaint, outpaint = edit.inpaint, edit.outpaint
+    inpaint, outpaint, fill_in = edit.inpaint, edit.outpaint, edit.fill_in
 
     # ---- differences to weights: LoRA, in unclip/adapters.py -----------------------------------------------------
 
@@ -358,7 +353,7 @@ class UnCLIP:
         from unclip import published
 
         folder = published.locate(source, revision, local_files_only)
-        read = published.reader(folder) or cls.from_saved
+        read: Callable[..., UnCLIP] = published.reader(folder) or cls.from_saved
         return (read(folder) if prior is None else read(folder, prior)).to(pick_device(device), dtype)
 
     @classmethod

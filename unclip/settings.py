@@ -41,6 +41,7 @@ class Settings:
     guidance_z: float | None = None  # of z_i alone; `guidance` is then that of the caption
     guidance_start: float = 0.0  # guided from this share of the decoder's way from noise to picture …
     guidance_stop: float = 1.0  # … to this
+    clip_guidance: float = 0.0  # pull of a noised CLIP on the decoder, where the weights have one (GLIDE, section 2.4)
     guidance_rescale: float = 0.0  # share of the contrast added by guidance that is taken back
     threshold: float | None = None  # dynamic thresholding at this quantile; None clips at the picture's range
     prior: str = "diffusion"  # none decodes z_t as if it were z_i
@@ -52,7 +53,7 @@ class Settings:
         for name, low, high in (
             ("steps", 1, 1000), ("prior_steps", 1, 1000), ("upsampler_steps", 1, 1000),
             ("upsampler_1024_steps", 1, 1000), ("best_of", 1, 64), ("guidance", 0, 100), ("prior_guidance", 0, 100),
-            ("fast", 0, 1000), ("tile", 16, 4096), ("guidance_z", 0, 100),
+            ("fast", 0, 1000), ("tile", 16, 4096), ("guidance_z", 0, 100), ("clip_guidance", 0, 100),
             ("guidance_start", 0, 1), ("guidance_stop", 0, 1),
             ("guidance_rescale", 0, 1), ("threshold", 0, 1), ("temperature", 0.01, 10), ("top_p", 0.01, 1),
         ):  # fmt: skip
@@ -64,6 +65,12 @@ class Settings:
                 raise unknown(getattr(self, name), list(choices), name)
         if self.guidance_start > self.guidance_stop:
             raise UnclipError(f"guidance_start, {self.guidance_start}, is after guidance_stop, {self.guidance_stop}")
+
+    def steering(self, T: int) -> dict[str, Any]:
+        """What `steered` is told of a decoder's guidance, scales apart; its network was trained on T levels."""
+        times = T * (1 - self.guidance_stop), T * (1 - self.guidance_start)
+        interval = None if (self.guidance_start, self.guidance_stop) == (0, 1) else times
+        return {"rescale": self.guidance_rescale, "interval": interval}
 
 
 @dataclass(frozen=True)

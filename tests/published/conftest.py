@@ -1,19 +1,46 @@
-"""Tiny Karlos of random weights, in the form of Kakao Brain's own files."""
+"""Tiny networks of random weights, in the files of those who published them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from unclip.diffusion.process import Process
+from unclip.models.adm import ADMConfig, ClassifierConfig
 from unclip.models.clip import CLIPConfig
+from unclip.models.glide import GlideConfig
+from unclip.models.noised_clip import NoisedImageConfig, NoisedTextConfig
 from unclip.nn.transformer import TransformerConfig
+from unclip.nn.unet import UNetConfig
 from unclip.published.karlo import NATIVE, Karlo, from_folder
 from unclip.weights import karlo, openai_clip
+from unclip.weights.adm import CLASSIFIER, GUIDED_DIFFUSION, LINEAR
+from unclip.weights.family import Family
+from unclip.weights.glide import GLIDE, inpainting
 from unclip.weights.match import prepare
+from unclip.weights.noised_clip import GLIDE_CLIP_IMAGE, GLIDE_CLIP_TEXT
 
 EMBED = 64
+TEXT = TransformerConfig(64, 1, 1)
+SMALL = UNetConfig(out_channels=6, channels=(64,), depth=1, attention=(0,), head=64)
+LARGE = UNetConfig(out_channels=6, channels=(64, 64, 64), depth=1, attention=(2,), head=64, layout=3)
+BASE = GlideConfig(8, context=12, text=TEXT, unet=UNetConfig(**vars(SMALL) | {"context": 64}))
+UPSAMPLE = GlideConfig(32, context=12, low=8, text=TEXT, unet=UNetConfig(**vars(LARGE) | {"context": 64}))
+NETWORKS: dict[str, tuple[Family, Any]] = {
+    "base": (GLIDE, BASE), "upsample": (GLIDE, UPSAMPLE), "base_inpaint": (GLIDE, inpainting(BASE)),
+    "upsample_inpaint": (GLIDE, inpainting(UPSAMPLE)),
+    "clip_image": (GLIDE_CLIP_IMAGE, NoisedImageConfig(16, 8, 4, 1000, TEXT)),
+    "clip_text": (GLIDE_CLIP_TEXT, NoisedTextConfig(16, 49408, 77, 49407, TEXT)),
+    "diffusion": (GUIDED_DIFFUSION, ADMConfig(8, 10, SMALL, LINEAR)),
+    "uncond": (GUIDED_DIFFUSION, ADMConfig(8, 0, SMALL, LINEAR)),
+    "upsampler": (GUIDED_DIFFUSION, ADMConfig(32, 10, LARGE, LINEAR)),
+    "classifier": (CLASSIFIER, ClassifierConfig(8, 10, UNetConfig(channels=(64,), depth=1, attention=(0,), head=64))),
+    "large_classifier": (CLASSIFIER, ClassifierConfig(16, 10, UNetConfig(channels=(64, 64), depth=1, attention=(0, 1),
+                                                                         head=64))),
+}  # fmt: skip
 
 
 def configs() -> dict:
@@ -54,3 +81,19 @@ def few() -> dict:
     return {"size": 64, "steps": 2, "prior_steps": 2, "progress": False}
 
 
+@pytest.fixture
+def put(tmp_path) -> Callable[..., Path]:
+    """Names of `NETWORKS` → a folder with their files, which are called otherwise."""
+
+    def write(*names: str) -> Path:
+        folder = tmp_path / "weights"
+        folder.mkdir(exist_ok=True)
+        for i, name in enumerate(names):
+            g = torch.Generator().manual_seed(i)
+            wanted = prepare(*NETWORKS[name]).wanted
+            state = {k: 0.05 * torch.randn(s.shape, generator=g) for k, s in wanted.items()}
+            state |= {k: w + 1 for k, w in state.items() if w.ndim == 1 and k.endswith(("weight", ".g"))}
+            torch.save(state, folder / f"{name[::-1]}.bin")
+        return folder
+
+    return write

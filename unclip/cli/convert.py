@@ -52,7 +52,7 @@ def whole(source: str) -> bool:
     path = Path(source)
     if not path.exists():
         return source in hub.shipped() or (source.count("/") == 1 and not source.startswith((".", "/", "~")))
-    return (path / hub.INDEX).is_file() or reader(path) is not None
+    return path.is_dir() and ((path / hub.INDEX).is_file() or reader(path) is not None)
 
 
 def convert_system(args: argparse.Namespace) -> int:

@@ -35,6 +35,7 @@ SETTINGS = {
     "guidance_z": (float, "X", "a scale for z_i alone, --guidance being the caption's (default: one for both)"),
     "guidance_start": (float, "X", "guide the decoder from this share of its way"),
     "guidance_stop": (float, "X", "guide the decoder up to this share of its way"),
+    "clip_guidance": (float, "X", "pull of a noised CLIP, of weights that have one; GLIDE's is 3, with --guidance 1"),
     "guidance_rescale": (float, "X", "share of the contrast added by guidance that is taken back"),
     "threshold": (float, "X", "dynamic thresholding at this quantile, as 0.995 (default: none)"),
     "prior": (str, "NAME", f"{', '.join(CHOICES['prior'])}; none decodes the caption's own embedding"),

@@ -3,10 +3,22 @@
 from unclip.diffusion.denoiser import PREDICTS, Denoise, Denoiser, Estimate, capped, min_snr, uniform
 from unclip.diffusion.distill import landing, shortcut
 from unclip.diffusion.draw import Draw, white
-from unclip.diffusion.guidance import CFG, Clip, Guide, Interval, Rescale, Threshold, Unguided, classified, resembling
+from unclip.diffusion.guidance import (
+    CFG,
+    Clip,
+    Guide,
+    Interval,
+    Rescale,
+    Threshold,
+    Unguided,
+    classified,
+    resembling,
+    steered,
+)
 from unclip.diffusion.levels import (
     Levels,
     cosine,
+    hops,
     karras,
     linear,
     mix,
@@ -21,7 +33,7 @@ from unclip.diffusion.samplers import analytic, ddim, ddpm, dpmpp_2m, dpmpp_sde,
 __all__ = [
     "CFG", "PREDICTS", "Clip", "Denoise", "Denoiser", "Draw", "Estimate", "Guide", "Interval", "Levels", "Rescale",
     "Threshold", "Unguided", "analytic", "bits", "capped", "classified", "cosine", "ddim", "ddpm", "decoder_nll",
-    "dpmpp_2m", "dpmpp_sde", "karras", "landing", "linear", "min_snr", "mix", "move", "posterior_mean",
-    "posterior_variance", "prior_bits", "renoise", "resembling", "shortcut", "spread", "strides", "uniform", "unipc",
-    "vlb", "walk", "white",
+    "dpmpp_2m", "dpmpp_sde", "hops", "karras", "landing", "linear", "min_snr", "mix", "move", "posterior_mean",
+    "posterior_variance", "prior_bits", "renoise", "resembling", "shortcut", "spread", "steered", "strides", "uniform",
+    "unipc", "vlb", "walk", "white",
 ]  # fmt: skip

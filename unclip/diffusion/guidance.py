@@ -1,6 +1,6 @@
 """Guidance: denoisers that wrap denoisers. Clip goes outside CFG, Guide and Known outside Clip."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -157,3 +157,17 @@ class Known:
     def __call__(self, x: Tensor, at: Levels, **cond) -> Estimate:
         est = self.denoise(x, at, **cond)
         return replace(est, x0=torch.where(self.known, self.x0, est.x0))
+
+
+def steered(
+    denoise: Denoise, scales: Sequence[float], rescale: float = 0.0, interval: tuple[float, float] | None = None
+) -> Denoise:
+    """`denoise` under CFG by these scales, if there are any, at the times within `interval`."""
+    plain = denoise
+    if scales:
+        denoise = CFG(denoise, *scales)
+        if rescale:
+            denoise = Rescale(denoise, rescale)
+        if interval is not None:
+            denoise = Interval(denoise, Unguided(plain, 1 + len(scales)), *interval)
+    return denoise

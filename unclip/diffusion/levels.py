@@ -146,6 +146,15 @@ def strides(T: int, n: int) -> list[int]:
     return [round(T * (k + 1) / n) for k in range(n)]
 
 
+def hops(T: int, n: int) -> list[int]:
+    """n of 1..T, each as far from the one before, the first kept: "ddim25" of iDDPM's code is `hops(1000, 25)`."""
+    steps = list(range(1, T + 1, -(-T // n))) if 1 <= n <= T else []
+    if len(steps) != n:
+        near = f"; {len(steps)} would do" if steps else f": ask for 1 to {T}"
+        raise UnclipError(f"{n} steps cannot lie equally far apart in {T}{near}")
+    return steps
+
+
 def posterior_variance(at: Levels, to: Levels) -> tuple[Tensor, Tensor]:
     """(beta~, beta): least and greatest sensible variance of p(x_to | x_at) (DDPM, eq. 7 and section 3.2).
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unclip.diffusion.denoiser import Denoiser, capped, min_snr, uniform
-from unclip.diffusion.levels import Levels, cosine, karras, linear, spread, strides
+from unclip.diffusion.levels import Levels, cosine, hops, karras, linear, spread, strides
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,14 @@ class Process:
         return replace(levels, t=levels.t * 1000 / self.T) if self.rescale else levels
 
     def spaced(self, steps: int, spacing: str = "even", top: int | None = None) -> Levels:
-        """The chain to sample along: `steps` of its rows, "even" in time, spaced as EDM's ("karras"), or those that
-        few-step students are taught ("strides"). top: of the rows up to this one alone."""
+        """The chain to sample along: `steps` of its rows, "even" in time, equally far apart as iDDPM has them for
+        DDIM ("hops"), spaced as EDM's ("karras"), or those that few-step students are taught ("strides"). top: of the
+        rows up to this one alone."""
         top = self.T if top is None else top
         levels = self.levels()[: top + 1]
         if spacing == "karras":
             return levels.spaced(karras(levels, steps))
-        return levels.spaced((strides if spacing == "strides" else spread)(top, steps))
+        return levels.spaced({"even": spread, "hops": hops, "strides": strides}[spacing](top, steps))
 
     def weight(self) -> Callable:
         if self.cap:

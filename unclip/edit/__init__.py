@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unclip.edit.between import interpolate, pca_probe, text_diff
-from unclip.edit.fill import inpaint, outpaint
+from unclip.edit.fill import fill_in, inpaint, outpaint
 from unclip.edit.invert import Latents
 from unclip.edit.session import Source
 from unclip.edit.slerp import blend, slerp
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from unclip.pipeline import UnCLIP
 
 __all__ = [
-    "VERBS", "Latents", "apply", "blend", "img2img", "inpaint", "interpolate", "invert", "outpaint", "pca_probe",
-    "reconstruct", "record", "slerp", "text_diff", "variations",
+    "VERBS", "Latents", "apply", "blend", "fill_in", "img2img", "inpaint", "interpolate", "invert", "outpaint",
+    "pca_probe", "reconstruct", "record", "slerp", "text_diff", "variations",
 ]  # fmt: skip
 # a command → what it does
 VERBS = {"variations": variations, "img2img": img2img, "interpolate": interpolate, "diff": text_diff,
@@ -26,10 +26,9 @@ VERBS = {"variations": variations, "img2img": img2img, "interpolate": interpolat
 
 
 def apply(system: "UnCLIP", verb: str, sources: Sequence[Source], **options: Any) -> Generated:
-    """What the command `verb` does, with its pictures in their order."""
-    if verb == "interpolate":
-        return interpolate(system, sources, **options)
-    return VERBS[verb](system, *sources, **options)
+    """What the command `verb` does, with its pictures in their order; a system may do it in a way of its own."""
+    do = getattr(system, VERBS[verb].__name__)
+    return do(sources, **options) if verb == "interpolate" else do(*sources, **options)
 
 
 def record(system: "UnCLIP", drawn: Generated, i: int, verb: str, sources: Sequence[str], options: dict[str, Any]

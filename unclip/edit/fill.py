@@ -33,7 +33,7 @@ def inpaint(system: "UnCLIP", source: Source, mask: Mask = None, prompt: str = "
     it sees. Each level is passed `rounds` times, noised again in between (RePaint 2201.09865, algorithm 1).
     """
     image = open_picture(source)
-    return fill(system, pictures.flat(image), hole(image, mask), prompt, n, seed, rounds, **options)
+    return system.fill_in(pictures.flat(image), hole(image, mask), prompt, n, seed, rounds, **options)
 
 
 def outpaint(system: "UnCLIP", source: Source, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0,
@@ -49,21 +49,17 @@ def outpaint(system: "UnCLIP", source: Source, left: int = 0, top: int = 0, righ
     paper, new = Image.new("RGB", size, "white"), Image.new("L", size, 255)
     paper.paste(image, (left, top))
     new.paste(0, (left, top, left + image.width, top + image.height))
-    return fill(system, paper, new, prompt, n, seed, rounds, **options)
+    return system.fill_in(paper, new, prompt, n, seed, rounds, **options)
 
 
-def fill(system: "UnCLIP", image: Image.Image, new: Image.Image, prompt: str, n: int, seed: int, rounds: int,
-         **options: Any) -> Generated:  # fmt: skip
+def fill_in(system: "UnCLIP", image: Image.Image, new: Image.Image, prompt: str, n: int, seed: int, rounds: int,
+            **options: Any) -> Generated:  # fmt: skip
     """RGB `image` with the pixels drawn where `new` (L, of its size) is 255."""
     check_whole("rounds", rounds, 1, 100)
     side, longest = system.sizes[0], max(image.size)
     usual: dict[str, Any] = {"guidance": 2.0 if prompt else 1.0, "size": side if longest <= side else None}
     session = Session(system, [prompt] * n, seed, **usual | options)
-    seen = image.convert("RGBA")
-    seen.putalpha(new.point(lambda v: 255 - v))
-    seen = pictures.square(seen, session.side, (0, 0, 0, 0))  # of a pixel that is known in part, only that part counts
-    known = pictures.to_tensor(seen.getchannel("A").convert("RGB")).to(system.device) == 1
-    x0 = pictures.to_tensor(seen.convert("RGB")).to(system.device)
+    x0, known = (v.to(system.device) for v in kept(image, new, session.side))
     wanted = [at.z_i for at in session.imagine([prompt] * n)] if prompt else [system.embed(x0)] * n
     known, x0 = F.max_pool2d((~known[:, :1]).float(), system.factor) == 0, system.enter(x0)
 
@@ -75,12 +71,26 @@ def fill(system: "UnCLIP", image: Image.Image, new: Image.Image, prompt: str, n:
         return x, wanted[i] if prompt else system.embed(system.leave(x))
 
     drawn = session.draw(paint, rounds * session.s.steps)
-    left, top = ((longest - k) // 2 for k in image.size)
-    for i, picture in enumerate(drawn.images):
-        whole = picture.resize((longest, longest), Image.Resampling.LANCZOS)
-        part = whole.crop((left, top, left + image.width, top + image.height))
-        drawn.images[i] = Image.composite(part, image, new)
+    drawn.images = [put_back(picture, image, new) for picture in drawn.images]
     return drawn
+
+
+def kept(image: Image.Image, new: Image.Image, side: int) -> tuple[Tensor, Tensor]:
+    """The picture in the middle of a square as [1, 3, side, side] in [−1, 1], and where it is known, of the same shape:
+    of a pixel that is known in part, only that part counts."""
+    seen = image.convert("RGBA")
+    seen.putalpha(new.point(lambda v: 255 - v))
+    seen = pictures.square(seen, side, (0, 0, 0, 0))
+    known = pictures.to_tensor(seen.getchannel("A").convert("RGB")) == 1
+    return pictures.to_tensor(seen.convert("RGB")), known
+
+
+def put_back(square: Image.Image, image: Image.Image, new: Image.Image) -> Image.Image:
+    """`image` with what was drawn in a square around it where `new` is 255."""
+    longest = max(image.size)
+    left, top = ((longest - k) // 2 for k in image.size)
+    whole = square.resize((longest, longest), Image.Resampling.LANCZOS)
+    return Image.composite(whole.crop((left, top, left + image.width, top + image.height)), image, new)
 
 
 def harmonised(denoise: Denoise, x: Tensor, levels: Levels, rounds: int, randn: Randn, **cond: Any

@@ -33,7 +33,19 @@ class GlideTokenizer:
 
     def ids(self, text: str) -> list[int]:
         """As many as the text has."""
-        return self.bpe.encode(self.pattern.findall(valid(text).lower()), is_pretokenized=True).ids
+        return self.bpe.encode(self.words(text), is_pretokenized=True).ids
+
+    def words(self, text: str) -> list[str]:
+        return self.pattern.findall(valid(text).lower())
+
+    def cut(self, text: str, context: int = 128) -> str:
+        """The part of `text`, in lower case, that `encode` leaves out; '' if all fits."""
+        words = self.words(text)
+        encoding = self.bpe.encode(words, is_pretokenized=True)
+        if len(encoding) <= context:
+            return ""
+        word, (begin, _) = encoding.word_ids[context] or 0, encoding.offsets[context]
+        return "".join(words[word:])[begin:].strip()
 
     def encode(self, texts: str | Sequence[str], context: int = 128) -> tuple[Tensor, Tensor]:
         """Ids, int64 [B, context], and a mask, True where a token is. A text that is too long loses its tail."""

@@ -1,8 +1,8 @@
 """Public systems, put together from what they were published as: a file each.
 
-A file says by `found_in(folder)` whether a folder holds its system, by content, and reads it by `from_folder(folder)`;
-one whose prior was published apart, by `from_folder(folder, prior)`. By `native(names)` it says which files of a
-repository are its system as it was first published, if they have names of their own.
+A file says by `found_in(folder)` whether a folder, or for some one file, holds its system, by content, and reads it by
+`from_folder(folder)`; one whose prior was published apart, by `from_folder(folder, prior)`. By `native(names)` it says
+which files of a repository are its system as it was first published, if they have names of their own.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def systems() -> tuple[Any, ...]:
-    from unclip.published import kandinsky, karlo
+    from unclip.published import adm, glide, kandinsky, karlo
 
-    return karlo, kandinsky
+    return karlo, kandinsky, glide, adm
 
 
 def reader(folder: Path) -> "Callable[..., UnCLIP] | None":

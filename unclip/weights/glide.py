@@ -35,8 +35,9 @@ def config(found: Schema) -> GlideConfig:
     unet = adm_unet.config(found, joined=joined)
     width = found.size("token_embedding.weight", 1)
     text = TransformerConfig(width, found.count("transformer.resblocks.{i}.ln_1.weight"), max(1, width // 64))
-    low, inpaint = (64 if joined in (3, 7) else 0), joined in (4, 7)
-    return GlideConfig(4 << len(unet.channels), found.size("token_embedding.weight"),
+    size = 4 << len(unet.channels)
+    low, inpaint = (size // 4 if joined in (3, 7) else 0), joined in (4, 7)
+    return GlideConfig(size, found.size("token_embedding.weight"),
                        found.size("positional_embedding"), low, inpaint, text, unet,
                        Process("linear" if low else "cosine", variance="learned"))  # fmt: skip
 

@@ -89,6 +89,12 @@ def score(found: Schema, family: Family) -> int:
     return sum(1 if any(match(sign, key) is not None for key in found) else -1 for sign in family.signs)
 
 
+def ranked(found: Schema, families: Iterable[Family]) -> list[Family]:
+    """Those of which more signs are there than not, the likeliest first."""
+    share = {f.name: score(found, f) / len(f.signs) for f in families}
+    return sorted((f for f in families if share[f.name] > 0), key=lambda f: (-share[f.name], -len(f.signs)))
+
+
 def examine(found: Schema, family: Family) -> tuple[Match | None, list[str]]:
     """The network of this family that a file fills, or the faults beside the one it comes closest to."""
     members = family.published
@@ -120,9 +126,7 @@ def recognise(found: Schema, families: Sequence[Family], name: str, only: str | 
     if only is not None and only not in [f.name for f in families]:
         raise unknown(only, [f.name for f in families], "family")
     families = [f for f in families if f.name == only or (only is None and not f.named_only)]
-    share = {f.name: score(found, f) / len(f.signs) for f in families}
-    likely = [f for f in families if share[f.name] > 0 or only]
-    likely = sorted(likely, key=lambda f: (-share[f.name], -len(f.signs)))[:4]
+    likely = (ranked(found, families) if only is None else families)[:4]
     if not likely:
         shown = ", ".join(map(repr, list(found)[:3])) or "none"
         raise UnclipError(f"{name!r} is of no family that is known here; its {len(found)} keys begin with {shown}")

@@ -1,0 +1,125 @@
+"""GLIDE from files that are known by their content: what it draws, what it keeps, and what it says when parts lack."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from unclip import metadata
+from unclip.cli.main import main
+from unclip.diffusion.process import Process
+from unclip.errors import UnclipError
+from unclip.pictures import to_pil
+from unclip.pipeline import UnCLIP
+from unclip.published.glide import GLIDE, fast
+
+FEW = {"steps": 2, "upsampler_steps": 2, "progress": False}
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    to_pil(torch.rand(1, 3, 40, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1)[0].save(path)
+    return path
+
+
+def test_it_draws_small_and_large_by_its_own_defaults(put):
+    glide = UnCLIP.from_pretrained(put("upsample", "base"))
+    assert isinstance(glide, GLIDE)
+    assert glide.sizes == [8, 32]
+    drawn = glide.generate("a red fox", n=2, seed=5, **FEW)
+    assert [image.size for image in drawn.images] == [(32, 32)] * 2
+    assert drawn.params["guidance"] == 3.0
+    assert drawn.params["sampler"] == "ddpm"
+    assert glide.generate("a red fox", seed=6, **FEW).images[0] == drawn.images[1]
+    assert glide.generate("a red fox", size=8, **FEW).images[0].size == (8, 8)
+
+
+def test_every_part_of_the_prompt_counts(put):
+    glide = UnCLIP.from_pretrained(put("base"))
+    plain = glide.generate("a fox", **FEW).images[0]
+    assert glide.generate("a fox", negative_prompt="a dog", **FEW).images[0] != plain
+    assert glide.generate("a fox", guidance=1, **FEW).images[0] != plain
+    with pytest.warns(UserWarning, match="too long for these weights; left out: 'the moon'"):
+        glide.generate("one two three four five six seven eight nine ten eleven twelve the moon", **FEW)
+
+
+def test_the_noised_clip_guides(put):
+    glide = UnCLIP.from_pretrained(put("base", "clip_image", "clip_text"))
+    assert glide.generate("a fox", **FEW).images != glide.generate("a fox", clip_guidance=3, **FEW).images
+
+
+def test_published_steps_of_the_upsampler():
+    process = Process("linear", variance="learned")
+    times = fast(process, 27).t.tolist()
+    assert len(times) == 28
+    assert times[-3:] == [799, 800, 997]
+    assert len(fast(process, 20)) == 21
+
+
+def test_known_pixels_stay(put, photo):
+    glide, image = UnCLIP.from_pretrained(put("base_inpaint", "upsample_inpaint")), Image.open(photo).copy()
+    box = (3, 9, 20, 30)
+    drawn = glide.inpaint(photo, box, "a fox", n=2, **FEW)
+    assert drawn.params["guidance"] == 5.0
+    outside = Image.new("L", image.size, 255)
+    outside.paste(0, box)
+    black = Image.new("RGB", image.size)
+    for picture in drawn.images:
+        assert picture.size == image.size
+        assert picture != image
+        assert Image.composite(picture, black, outside) == Image.composite(image, black, outside)
+    assert glide.outpaint(photo, left=4, **FEW).images[0].crop((4, 0, 28, 40)) == image
+
+
+@pytest.mark.parametrize(
+    ("names", "ask", "told"),
+    [
+        (("base",), {"size": 32}, "size is 32; these weights draw 8; there is no upsampler with them"),
+        (("base",), {"clip_guidance": 3}, "hold no noised CLIP: put clip_image_enc.pt and clip_text_enc.pt beside"),
+        (("upsample",), {}, "GLIDE's upsampler has nothing to enlarge: put base.pt beside it"),
+        (("base", "clip_image"), {}, "one half of the noised CLIP is missing: put clip_text_enc.pt beside the other"),
+        (("base",), {"fast": 2}, "hold no few-step decoder"),
+        (("base", "upsample"), {"tile": 16}, "looks at the whole picture; leave out tile"),
+    ],
+)
+def test_what_lacks_is_told_in_a_line(put, names, ask, told):
+    with pytest.raises(UnclipError, match=told) as e:
+        UnCLIP.from_pretrained(put(*names)).generate("a fox", **FEW | ask)
+    assert "\n" not in str(e.value)
+
+
+def test_two_of_a_kind_and_what_needs_a_z_i(put, photo):
+    folder = put("base")
+    glide = UnCLIP.from_pretrained(folder)
+    for ask in (lambda: glide.variations(photo), lambda: glide.text_diff(photo, "a dog")):
+        with pytest.raises(UnclipError, match="have no CLIP embedding z_i"):
+            ask()
+    with pytest.raises(UnclipError, match=r"no network to inpaint; put base_inpaint\.pt beside them"):
+        glide.inpaint(photo, (0, 0, 5, 5))
+    (file,) = folder.iterdir()
+    assert UnCLIP.from_pretrained(file).digest == glide.digest != ""
+    (folder / "again.pt").write_bytes(file.read_bytes())
+    with pytest.raises(UnclipError, match="are each GLIDE's base; keep one of them there"):
+        UnCLIP.from_pretrained(folder)
+
+
+def test_on_the_command_line(put, tmp_path, photo, capsys):
+    folder = put("base", "upsample", "base_inpaint", "upsample_inpaint")
+    few = ["--steps", "2", "--upsampler-steps", "2"]
+    rest = ["--weights", str(folder), "--quiet", "--device", "cpu"]
+    fox, hole = tmp_path / "fox.png", tmp_path / "hole.png"
+    assert main(["generate", "a fox", "--seed", "7", "-o", str(fox), *few, *rest]) == 0
+    assert main(["inpaint", str(photo), "--box", "3,9,20,30", "--prompt", "a fox", "-o", str(hole), *few, *rest]) == 0
+    record = metadata.read(fox).record
+    assert record is not None
+    assert record["settings"]["guidance"] == 3.0
+    assert record["model"]["digest"]
+    assert main(["inspect", str(fox), "--replay", *rest]) == 0
+    assert "sha256 equal" in capsys.readouterr().out
+    assert main(["inspect", str(hole), "--replay", "--source", str(photo), "--json", *rest]) == 0
+    assert json.loads(capsys.readouterr().out)["same"]
+    assert main(["variations", str(photo), *rest]) == 2
+    assert main(["upscale", str(photo), *rest]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
