@@ -101,7 +101,7 @@ def prompts() -> dict[str, list[str]]:
     return found
 
 
-def save(name: str, images: Sequence[Image.Image], columns: int = COLUMNS, side: int = SIDE, quality: int = 80) -> None:
+def save(name: str, images: Sequence[Image.Image], columns: int = COLUMNS, side: int = SIDE, quality: int = 82) -> None:
     """images/gallery/NAME.webp, or images/everyday.webp, which the README shows as well."""
     path = ROOT / "docs/images" / ("everyday.webp" if name == "everyday" else f"gallery/{name}.webp")
     path.parent.mkdir(exist_ok=True)
@@ -176,13 +176,13 @@ def main() -> None:
         return system.generate(lines, **settings).images
 
     sections, judged = hundred(draw, judge)
-    worst = sorted(judged, key=lambda row: row[0])[:WORST]
+    worst = [row for row in sorted(judged, key=lambda row: row[0]) if row[0] < 0][:WORST]
     save("failures", [image for *_, image in worst])
     page = PAGE.format(
         name=system.name, digest=system.digest, sections=sections, edits=EDITS, few=few(system, draw),
-        priors=priors(system, draw), large=cascade(system, draw), few_captions=captions(FEW), worst=WORST,
+        priors=priors(system, draw), large=cascade(system, draw), few_captions=captions(FEW), worst=len(worst),
         named=sum(lead > 0 for lead, *_ in judged),
-        failures="\n".join(f"| {line} | {line if lead > 0 else other} |" for lead, line, other, _ in worst),
+        failures="\n".join(f"| {line} | {other} |" for _, line, other, _ in worst),
     )  # fmt: skip
     make(system, args.data)
     write_bytes(ROOT / "docs/gallery.md", page.encode())

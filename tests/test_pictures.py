@@ -79,6 +79,12 @@ def test_the_size_is_refused_from_the_header(tmp_path, monkeypatch):
         read(Image.new("RGB", (1, 4097)))
 
 
+def test_what_unpacks_to_gigabytes(tmp_path):
+    Image.new("1", (13000, 13000)).save(tmp_path / "x.png")
+    with pytest.raises(UnclipError, match="is too large: at most 4096×4096 is read"):
+        read(tmp_path / "x.png")
+
+
 def test_what_runs_programs_is_not_read(tmp_path):
     (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
     with pytest.raises(UnclipError, match="is no PNG"):

@@ -101,6 +101,8 @@ def opened(path: str | Path, formats: list[str] | tuple[str, ...]) -> Iterator["
                 yield image
     except UnclipError:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:  # Pillow's own bound comes first
+        raise UnclipError(f"{name} is too large: at most {SIDE}×{SIDE} is read; make it smaller first") from e
     except Exception as e:  # what decoders raise for hostile bytes is not listed anywhere
         if isinstance(e, OSError) and e.errno:
             raise UnclipError(f"cannot read {name}: {e.strerror}") from e

@@ -60,7 +60,8 @@ def picture_format(path: str | Path, film: bool = False) -> str:
         films.library()
         return "MP4"
     if suffix not in FORMATS:
-        raise UnclipError(f"{str(path)!r} has no suffix of a picture; use {', '.join(FORMATS)}")
+        known = [*FORMATS, ".gif", ".mp4"] if film else FORMATS
+        raise UnclipError(f"{str(path)!r} has no suffix of a picture; use {', '.join(known)}")
     return FORMATS[suffix]
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from unclip.diffusion import Levels, cosine, linear, mix, posterior_mean, posterior_variance, spread
+from unclip.diffusion.process import Process
 from unclip.errors import UnclipError
 
 COSINE = Levels.from_betas(cosine(1000))
@@ -56,6 +57,16 @@ def test_spread_fills_sections(counts):
     assert steps[0] == 1
     assert steps[-1] <= 1000
     assert counts == (1,) or steps[-1] == 1000
+
+
+@pytest.mark.parametrize("spacing", ["even", "karras", "strides"])
+def test_a_process_may_go_part_of_the_way_and_in_one_step(spacing):
+    """One step must begin at noise, or it would draw nothing but noise."""
+    process = Process()
+    one, nine = (process.spaced(steps, spacing) for steps in (1, 9))
+    assert len(one) == 2 and torch.equal(one.alpha[-1], nine.alpha[-1])
+    part = process.spaced(7, spacing, top=300)
+    assert len(part) == 8 and torch.equal(part.alpha[-1], process.levels().alpha[300])
 
 
 def test_spread_and_spaced_refuse():

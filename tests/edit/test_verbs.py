@@ -133,6 +133,8 @@ def test_progress_tells_of_every_step(tiny, disc):
         (lambda s, p: s.interpolate([p, p], frames=1, **FEW), "frames is 1"),
         (lambda s, p: s.text_diff(p, "x", theta=1.5, **FEW), "theta is 1.5; it must be from 0"),
         (lambda s, p: s.text_diff(p, "x", theta=float("nan"), **FEW), "theta is nan"),
+        (lambda s, p: s.text_diff(p, " ", **FEW), "the text is empty"),
+        (lambda s, p: s.interpolate([p], [""], **FEW), "a text is empty"),
         (lambda s, p: s.text_diff(p, "x", by="gan", **FEW), "by is .gan.; choose prior or clip"),
         (lambda s, p: s.variations(p, eta=-1, **FEW), "eta is -1; it must be from 0 to 1"),
         (lambda s, p: s.img2img(p, "x", strength=2, **FEW), "strength is 2"),

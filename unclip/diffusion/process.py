@@ -44,11 +44,12 @@ class Process:
     def spaced(self, steps: int, spacing: str = "even", top: int | None = None) -> Levels:
         """The chain to sample along: `steps` of its rows, "even" in time, equally far apart as iDDPM has them for
         DDIM ("hops"), spaced as EDM's ("karras"), or those that few-step students are taught ("strides"). top: of the
-        rows up to this one alone."""
+        rows up to this one alone. A single step is the noisiest: to draw from another would leave noise."""
         top = self.T if top is None else top
         levels = self.levels()[: top + 1]
         if spacing == "karras":
             return levels.spaced(karras(levels, steps))
+        spacing = "strides" if steps == 1 else spacing
         return levels.spaced({"even": spread, "hops": hops, "strides": strides}[spacing](top, steps))
 
     def weight(self) -> Callable:

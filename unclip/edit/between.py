@@ -79,6 +79,8 @@ def text_diff(
         raise UnclipError(f"theta is {theta}; it must be from 0, the picture itself, to 1; 0.25 to 0.5 is usual")
     if by not in ("prior", "clip"):
         raise UnclipError(f"by is {by!r}; choose prior or clip")
+    if not text.strip():
+        raise UnclipError("the text is empty; say what the picture should become")
     check_whole("frames", frames, 1, 1000)
     angles = [theta * i / (frames - 1) for i in range(frames)] if frames > 1 else [theta]
     session = Session(system, [""] * frames, seed, frames=True, **options)

@@ -100,6 +100,8 @@ class Session:
     def imagine(self, texts: Sequence[str]) -> list[Latents]:
         """What the prior draws for each text, and plain noise: by the seed of the first picture, and those after it."""
         found, shape = [], self.system.shape(self.s)
+        if not all(text.strip() for text in texts):
+            raise UnclipError("a text is empty; say what the picture should show")
         with self.report(len(texts), self.s.prior_steps) as report:
             for i, text in enumerate(texts):
                 noise, tell = partial(Draw, [self.request.seeds[0] + i]), partial(report, i, "prior")
