@@ -21,7 +21,7 @@ from unclip.files import opened
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 LABELS = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "unipc": "UniPC", "ddpm": "DDPM",
-          "dpmpp_sde": "DPM++ 2M SDE", "renoise": "LCM"}  # fmt: skip
+          "dpmpp_sde": "DPM++ 2M SDE", "plms": "PLMS", "renoise": "LCM"}  # fmt: skip
 QUALITY: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"lossless": True},
                                       "JPEG": {"quality": 95, "subsampling": 0}, "GIF": {}}  # fmt: skip
 LINE = 4096  # the longest line of pairs that is looked into

@@ -24,7 +24,7 @@ from unclip.diffusion.denoiser import Denoise, Estimate
 from unclip.diffusion.draw import Draw, Several
 from unclip.diffusion.guidance import CFG, Clip, Threshold, steered
 from unclip.diffusion.levels import Levels
-from unclip.diffusion.samplers import Randn, Step, analytic, ddim, ddpm, dpmpp_2m, dpmpp_sde, renoise, unipc, walk
+from unclip.diffusion.samplers import Randn, Step, analytic, ddim, ddpm, dpmpp_2m, dpmpp_sde, plms, renoise, unipc, walk
 from unclip.errors import UnclipError
 from unclip.machine import keep_buffers, pick_device
 from unclip.models.clip import CLIP, CLIPConfig
@@ -44,7 +44,7 @@ from unclip.weights.fit import check_fit
 from unclip.weights.load import saved
 
 STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde,
-                          "renoise": renoise}  # fmt: skip
+                          "plms": plms(), "renoise": renoise}  # fmt: skip
 PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "prior_ar": (PriorARConfig, PriorAR),
          "decoder": (DecoderConfig, Decoder), "upsampler_256": (UpsamplerConfig, Upsampler),
          "upsampler_1024": (UpsamplerConfig, Upsampler), "decoder_fast": (DecoderConfig, Decoder),
@@ -58,6 +58,7 @@ class UnCLIP:
 
     upsampler_step = staticmethod(ddim())
     factor = 1  # pixels a side of each place of what the decoder draws
+    noisiest = 0  # greatest noise_level that z_i may be given
     system: ClassVar[str | None] = ""  # what model_index.json calls a public system; None: it cannot be saved
     stored = torch.float16  # its weights when it is saved
     defaults: ClassVar[dict[str, Any]] = {}  # settings of `generate` where they are not those of `Settings`
@@ -248,6 +249,9 @@ class UnCLIP:
         size = request.settings.size or self.sizes[:2][-1]
         if size not in self.sizes:
             raise UnclipError(f"size is {size}; these weights draw {' or '.join(map(str, self.sizes))}")
+        if request.settings.noise_level > self.noisiest:
+            most = f"at most {self.noisiest}" if self.noisiest else "none: their decoder takes z_i as it is"
+            raise UnclipError(f"noise_level is {request.settings.noise_level}; the weights {self.name!r} take {most}")
         self.prior_of(request.settings)
         if request.settings.clip_guidance:
             raise UnclipError(f"the weights {self.name!r} hold no noised CLIP; leave out clip_guidance")

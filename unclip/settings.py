@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-SAMPLERS = ("ddim", "dpmpp_2m", "unipc", "ddpm", "dpmpp_sde", "renoise")
+SAMPLERS = ("ddim", "dpmpp_2m", "unipc", "ddpm", "dpmpp_sde", "plms", "renoise")
 CHOICES = {"prior": ("diffusion", "ar", "none"), "prior_sampler": (*SAMPLERS, "analytic"), "sampler": SAMPLERS,
            "spacing": ("even", "karras")}  # fmt: skip
 LONGEST = 4000  # characters of a prompt: with its metadata it fits every picture format
@@ -46,6 +46,7 @@ class Settings:
     threshold: float | None = None  # dynamic thresholding at this quantile; None clips at the picture's range
     prior: str = "diffusion"  # none decodes z_t as if it were z_i
     prior_sampler: str = "ddim"  # of the diffusion prior: it measured best (docs/training.md)
+    noise_level: int = 0  # of z_i before a decoder that was trained for it sees it: Stable unCLIP's
     temperature: float = 1.0  # of the autoregressive prior, as top_p
     top_p: float = 1.0
 
@@ -54,6 +55,7 @@ class Settings:
             ("steps", 1, 1000), ("prior_steps", 1, 1000), ("upsampler_steps", 1, 1000),
             ("upsampler_1024_steps", 1, 1000), ("best_of", 1, 64), ("guidance", 0, 100), ("prior_guidance", 0, 100),
             ("fast", 0, 1000), ("tile", 16, 4096), ("guidance_z", 0, 100), ("clip_guidance", 0, 100),
+            ("noise_level", 0, 10_000),
             ("guidance_start", 0, 1), ("guidance_stop", 0, 1),
             ("guidance_rescale", 0, 1), ("threshold", 0, 1), ("temperature", 0.01, 10), ("top_p", 0.01, 1),
         ):  # fmt: skip

@@ -20,6 +20,7 @@ from unclip.diffusion import (
     linear,
     mix,
     move,
+    plms,
     posterior_variance,
     renoise,
     spread,
@@ -31,7 +32,7 @@ from unclip.errors import UnclipError
 
 COSINE = Levels.from_betas(cosine(1000))
 STEPS = {"ddpm": ddpm, "ddim": ddim(), "ddim-1": ddim(1.0), "dpmpp_2m": dpmpp_2m, "dpmpp_sde": dpmpp_sde,
-         "unipc": unipc, "renoise": renoise}  # fmt: skip
+         "unipc": unipc, "plms": plms(), "renoise": renoise}  # fmt: skip
 each_step = pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 
 
@@ -68,9 +69,14 @@ def probability_flow(denoise, x, at, to, n=500):
     return y * to.alpha
 
 
-@pytest.mark.parametrize(("step", "n"), [(ddim(), 1), (dpmpp_2m, 2), (unipc, 3)], ids=["ddim", "dpmpp_2m", "unipc"])
+ORDERS = {"ddim": (ddim(), 1), "dpmpp_2m": (dpmpp_2m, 2), "plms": (plms(), 2), "plms of v": (plms("v"), 1),
+          "unipc": (unipc, 3)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "n"), ORDERS.values(), ids=ORDERS)
 def test_order(mixture, even, rng, order, step, n):
-    """Against the exact flow of a mixture: DDIM is of first order, DPM-Solver++(2M) of second, UniPC of third."""
+    """Against the exact flow of a mixture: DDIM is of first order, DPM-Solver++(2M) and, as its steps are not even in
+    sigma / alpha, PLMS of second, UniPC of third. v of other levels tells less of eps here: PLMS by v is of first."""
     x = torch.randn(32, 2, generator=rng, dtype=torch.float64)
     truth = probability_flow(mixture, x, even(1)[2], even(1)[1])
     errors = [end(walk(mixture, x, even(n)[1:].down(), step, silent)) - truth for n in (80, 160, 320)]
@@ -213,7 +219,7 @@ def test_2m_is_exact_where_x0_is_linear_in_lambda(rng):
     was, at, to = (COSINE[i] for i in (740, 690, 680))  # uneven: r is far from 1
     lam = [(row.alpha / row.sigma).log() for row in (was, at, to)]
     c, d, x = torch.randn(3, 4, generator=rng, dtype=torch.float64)
-    got = dpmpp_2m(x, Estimate(c + d * lam[1]), at, to, ((was, Estimate(c + d * lam[0])),), silent)
+    got = dpmpp_2m(x, Estimate(c + d * lam[1]), at, to, ((was, Estimate(c + d * lam[0]), x),), silent)
     u = torch.linspace(lam[1], lam[2], 20001, dtype=torch.float64)  # sigma_to * integral of e^u x0(u) du
     integral = torch.trapezoid(u.exp() * (c[:, None] + d[:, None] * u), u)
     want = to.sigma / at.sigma * x + to.sigma * integral

@@ -28,12 +28,12 @@ from unclip.diffusion.levels import (
     strides,
 )  # fmt: skip
 from unclip.diffusion.likelihood import bits, decoder_nll, prior_bits, vlb
-from unclip.diffusion.samplers import analytic, ddim, ddpm, dpmpp_2m, dpmpp_sde, move, renoise, unipc, walk
+from unclip.diffusion.samplers import analytic, ddim, ddpm, dpmpp_2m, dpmpp_sde, move, plms, renoise, unipc, walk
 
 __all__ = [
     "CFG", "PREDICTS", "Clip", "Denoise", "Denoiser", "Draw", "Estimate", "Guide", "Interval", "Levels", "Rescale",
     "Threshold", "Unguided", "analytic", "bits", "capped", "classified", "cosine", "ddim", "ddpm", "decoder_nll",
-    "dpmpp_2m", "dpmpp_sde", "hops", "karras", "landing", "linear", "min_snr", "mix", "move", "posterior_mean",
+    "dpmpp_2m", "dpmpp_sde", "hops", "karras", "landing", "linear", "min_snr", "mix", "move", "plms", "posterior_mean",
     "posterior_variance", "prior_bits", "renoise", "resembling", "shortcut", "spread", "steered", "strides", "uniform",
     "unipc", "vlb", "walk", "white",
 ]  # fmt: skip

@@ -100,6 +100,11 @@ def linear(T: int, first: float = 1e-4, last: float = 0.02) -> Tensor:
     return torch.linspace(first * 1000 / T, last * 1000 / T, T, dtype=torch.float64)
 
 
+def scaled(T: int, first: float = 0.00085, last: float = 0.012) -> Tensor:
+    """Betas [T] whose square roots are evenly spaced (latent diffusion's code)."""
+    return torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64) ** 2
+
+
 def cosine(T: int) -> Tensor:
     """Betas [T] of iDDPM, eq. 17: abar_t = f(t) / f(0), f(t) = cos^2((t/T + s) / (1 + s) pi/2), s = 0.008."""
     f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + 0.008) / 1.008 * math.pi / 2) ** 2

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unclip.diffusion.denoiser import Denoiser, capped, min_snr, uniform
-from unclip.diffusion.levels import Levels, cosine, hops, karras, linear, spread, strides
+from unclip.diffusion.levels import Levels, cosine, hops, karras, linear, scaled, spread, strides
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,11 @@ class Process:
     cap > 0 weighs the squared error by min(1 / sigma², cap); snr > 0 by min-SNR; else all levels weigh the same.
     floor: the squared error of x0 that the network cannot get below; near data x_t itself tells more, see `Denoiser`.
     single: table and steps are worked out in single precision, as diffusers does: near data z_i is off by a thousandth.
-    rescale: the network is told t · 1000 / T, whatever T is (iDDPM's code). betas: first and last of a linear schedule.
+    rescale: the network is told t · 1000 / T, whatever T is (iDDPM's code). betas: first and last of a linear schedule,
+    or of one whose roots are linear ("scaled").
     """
 
-    schedule: Literal["cosine", "linear"] = "cosine"
+    schedule: Literal["cosine", "linear", "scaled"] = "cosine"
     T: int = 1000
     predicts: Literal["eps", "x0", "v", "flow"] = "eps"
     variance: Literal["small", "large", "learned"] = "small"
@@ -33,7 +34,10 @@ class Process:
     single: bool = False
 
     def levels(self) -> Levels:
-        betas = cosine(self.T) if self.schedule == "cosine" else linear(self.T, *self.betas)
+        if self.schedule == "cosine":
+            betas = cosine(self.T)
+        else:
+            betas = (scaled if self.schedule == "scaled" else linear)(self.T, *self.betas)
         levels = Levels.from_betas(betas)
         if self.single:
             abar = torch.cat([torch.ones(1), (1 - betas.float()).cumprod(0)])

@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise, Estimate
+from unclip.diffusion.denoiser import PREDICTS, Denoise, Estimate, inverse
 from unclip.diffusion.draw import white
 from unclip.diffusion.levels import Levels, match, mix, posterior_mean, posterior_variance
 
 Randn = Callable[[Tensor], Tensor]
-Past = tuple[tuple[Levels, Estimate], ...]  # the last two steps, latest first: where, and what was estimated there
+Past = tuple[tuple[Levels, Estimate, Tensor], ...]  # the last four steps, latest first: where, the estimate there, x
 Step = Callable[[Tensor, Estimate, Levels, Levels, Past, Randn], Tensor]
 
 
@@ -25,8 +25,8 @@ def walk(
     past: Past = ()
     for at, to in path:
         est = denoise(x, at, **cond)
-        x = step(x, est, at, to, past, randn)
-        past = ((at, est), *past[:1])
+        x, was = step(x, est, at, to, past, randn), x
+        past = ((at, est, was), *past[:3])
         yield x, est
 
 
@@ -80,7 +80,7 @@ def ahead(x0: Tensor, at: Levels, to: Levels, past: Past) -> Tensor:
     """x0 as it may be half-way to `to`: extrapolated in lambda = log alpha/sigma from the step before."""
     if not past or to.sigma == 0:
         return x0
-    (was, before), *_ = past
+    (was, before, _), *_ = past
     r = (at.log_snr - was.log_snr) / (to.log_snr - at.log_snr)
     return mix((1 + 0.5 / r, x0), (-0.5 / r, before.spend(was)))
 
@@ -104,7 +104,7 @@ def unipc(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: R
     """
     x0 = est.spend(at)
     if past:
-        (was, before), *older = past
+        (was, before, _), *older = past
         used = ahead(before.spend(was), was, at, tuple(older))
         better = between(x0, at, past)
         x = x + mix((at.alpha - was.alpha * at.sigma / was.sigma, better - used))
@@ -114,16 +114,51 @@ def unipc(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: R
 def between(x0: Tensor, at: Levels, past: Past) -> Tensor:
     """The mean of x0 over the step that ended at `at`, weighed by e^lambda as the exact solution weighs it
     (DPM-Solver++, eq. 8): of the polynomial through the estimates at both ends and at the step before, if any."""
-    (was, before), *older = past
+    (was, before, _), *older = past
     start, h = before.spend(was), at.log_snr - was.log_snr
     one = -1 / torch.expm1(-h) - 1 / h  # the means of u and u^2, where lambda is that of `was` + u h
     two = -1 / torch.expm1(-h) - 2 * one / h
     if not older:
         return mix((1 - one, start), (one, x0))
-    ((long_ago, oldest),) = older
+    (long_ago, oldest, _), *_ = older
     r = (was.log_snr - long_ago.log_snr) / h
     bend = (two - one) / (1 + r)  # of the second divided difference, ((x0 - start) - (start - oldest) / r) / (1 + r)
     return mix((1 - one - bend - bend / r, start), (one + bend, x0), (bend / r, oldest.spend(long_ago)))
+
+
+ADAMS = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+
+
+def plms(predicts: str = "eps") -> Step:
+    """PNDM by linear multisteps alone (Liu et al. 2202.09778, eq. 12): `move` by eps extrapolated from four steps, or
+    by whatever else the network predicts, as diffusers has it; by v it is of first order alone.
+
+    Steps before the fourth know fewer. Where the path stays at the level that its first step led to, see `twice`, that
+    step is put right by the mean of both its ends.
+    """
+
+    def said(at: Levels, est: Estimate, x: Tensor) -> Tensor:
+        a, b = PREDICTS[predicts](at)
+        return mix((a - b * at.alpha / at.sigma, est.spend(at)), (b / at.sigma, x))
+
+    def step(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:
+        if len(past) == 1 and at.t == to.t:
+            ((was, before, x_was),) = past
+            y, x, at = (said(at, est, x) + said(was, before, x_was)) / 2, x_was, was
+        else:
+            latest = {entry[0].t.item(): entry for entry in reversed(((at, est, x), *past))}
+            ys = [said(*entry) for entry in reversed(latest.values())][:4]
+            y = torch.stack([c * y for c, y in zip(ADAMS[len(ys) - 1], ys, strict=True)]).sum(0)
+        c, d = inverse(predicts, at)
+        return move(x, mix((c, x), (d, y)), at, to)
+
+    return step
+
+
+def twice(levels: Levels) -> Levels:
+    """The chain that stays for one more step where its first one leads to, as `plms` begins."""
+    last = len(levels) - 1
+    return levels[torch.tensor([*range(last), last - 1, last])] if last > 1 else levels
 
 
 def renoise(x: Tensor, est: Estimate, at: Levels, to: Levels, past: Past, randn: Randn) -> Tensor:

@@ -12,12 +12,13 @@ class Attention(nn.Module):
 
     x: [B, L, width]; `before`: keys and values placed ahead of the sequence's own (a cached causal prefix, or the
     context of `keys`); mask: boolean [..., L, before + L], true where a query may look. Returns [B, L, width].
+    own=False: the sequence has no keys of its own, and looks at what came before alone.
     """
 
-    def __init__(self, width: int, heads: int, context: int | None = None):
+    def __init__(self, width: int, heads: int, context: int | None = None, own: bool = True):
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.heads, self.parts = heads, 3 if own else 1
+        self.qkv = nn.Linear(width, self.parts * width)
         self.context = nn.Linear(context, 2 * width) if context else None
         self.out = nn.Linear(width, width)
 
@@ -32,9 +33,9 @@ class Attention(nn.Module):
         return k, v
 
     def forward(self, x: Tensor, before: KV | None = None, mask: Tensor | None = None) -> tuple[Tensor, KV]:
-        q, k, v = self.split(self.qkv(x), 3)
-        if before is not None:
-            k, v = torch.cat([before[0].to(k), k], dim=2), torch.cat([before[1].to(v), v], dim=2)
+        q, *own = self.split(self.qkv(x), self.parts)
+        given = [v.to(q) for v in before] if before is not None else []
+        k, v = (torch.cat(both, dim=2) for both in zip(given, own, strict=True)) if given and own else given or own
         y = attend(q, k, v, mask)
         return self.out(y.transpose(1, 2).flatten(2)), (k, v)
 

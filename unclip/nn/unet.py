@@ -34,6 +34,7 @@ class UNetConfig:
     time: int = 0  # width of the time's sinusoids; 0: that of the first level
     dropout: float = 0.0
     local: bool = False  # each position normalised by itself, so that a tile comes out as in the whole picture
+    transformer: bool = False  # attention within a Transformer block, the context apart (latent diffusion)
 
     @property
     def emb(self) -> int:
@@ -69,6 +70,30 @@ class SpatialAttention(nn.Module):
         mask = None if seen is None else F.pad(seen, (0, y.shape[1]), value=True)[:, None, None]
         y, _ = self.attention(y, before, mask)
         return x + y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+class SpatialTransformer(nn.Module):
+    """A Transformer block over the positions of [B, C, H, W]: it looks at itself, then at the context (Rombach et al.
+    2112.10752, section 3.3); its layer is gated (GEGLU, Shazeer 2002.05202, eq. 6)."""
+
+    def __init__(self, channels: int, heads: int, context: int | None):
+        super().__init__()
+        self.norm, self.enter = GroupNorm(channels, 1e-6), nn.Linear(channels, channels)
+        self.norm_1, self.itself = nn.LayerNorm(channels), Attention(channels, heads)
+        self.norm_2, self.attention = nn.LayerNorm(channels), Attention(channels, heads, context, own=False)
+        self.norm_3, self.gated = nn.LayerNorm(channels), nn.Linear(channels, 8 * channels)
+        self.mlp, self.leave = nn.Linear(4 * channels, channels), nn.Linear(channels, channels)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, x: Tensor, before: KV | None = None, seen: Tensor | None = None) -> Tensor:
+        """seen [B, M]: false where a context's token is padding."""
+        y = self.enter(self.norm(x).permute(0, 2, 3, 1).flatten(1, 2))
+        y = y + self.itself(self.norm_1(y))[0]
+        y = y + self.attention(self.norm_2(y), before, None if seen is None else seen[:, None, None])[0]
+        value, gate = self.gated(self.norm_3(y)).chunk(2, dim=-1)
+        y = y + self.mlp(value * F.gelu(gate))
+        return x + self.leave(y).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 class Halves(nn.Module):
@@ -107,7 +132,8 @@ class Halves(nn.Module):
         c = self.config
         if level >= 0 and level not in c.attention:
             return nn.Identity()
-        return SpatialAttention(c.channels[level], c.heads or c.channels[level] // c.head, c.context)
+        kind = SpatialTransformer if c.transformer else SpatialAttention
+        return kind(c.channels[level], c.heads or c.channels[level] // c.head, c.context)
 
     def halve(self, h: Tensor, e: Tensor, look: Look) -> tuple[Tensor, list[Tensor]]:
         """The middle's output, and what each block on the way down gave."""
@@ -125,7 +151,7 @@ def looking(keys: list[KV] | None = None, seen: Tensor | None = None) -> Look:
     given = iter(keys or [])
 
     def look(module: nn.Module, h: Tensor) -> Tensor:
-        return module(h, next(given, None), seen) if isinstance(module, SpatialAttention) else h
+        return module(h, next(given, None), seen) if isinstance(module, (SpatialAttention, SpatialTransformer)) else h
 
     return look
 
@@ -154,8 +180,8 @@ class UNet(Halves):
         for last in self.conv_out.parameters():
             nn.init.zeros_(last)
 
-    def attentions(self) -> list[SpatialAttention]:
-        return [m for m in self.modules() if isinstance(m, SpatialAttention)]
+    def attentions(self) -> list[SpatialAttention | SpatialTransformer]:
+        return [m for m in self.modules() if isinstance(m, (SpatialAttention, SpatialTransformer))]
 
     def keys(self, context: Tensor) -> list[KV]:
         """Keys and values of context tokens [B, M, context width] for each attention: made once, used every step."""
