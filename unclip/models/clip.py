@@ -14,7 +14,7 @@ from unclip.nn.transformer import Transformer, TransformerConfig
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    embed: int = 256  # width of z_i and z_t
+    embed: int = 256  # width of z_i and z_t; 0 in a text tower that gives no z_t
     image_size: int = 64
     patch: int = 8
     image: TransformerConfig = field(default_factory=TransformerConfig)
@@ -77,7 +77,10 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """tokens [B, L], zero padded → (sequence [B, L, width], z_t [B, embed] read at the end token)."""
+    """tokens [B, L], zero padded → (sequence [B, L, width], z_t [B, embed] read at the end token).
+
+    Without an `embed`, what is read there is left as it is.
+    """
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
@@ -86,7 +89,7 @@ class TextTower(nn.Module):
         self.tokens = nn.Embedding(config.vocab, width)
         self.position = nn.Parameter(torch.randn(1, config.context, width) * 0.01)
         self.transformer = Transformer(config.text)
-        self.project = nn.Linear(width, config.embed, bias=False)
+        self.project = nn.Linear(width, config.embed, bias=False) if config.embed else nn.Identity()
         nn.init.normal_(self.tokens.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -100,8 +100,15 @@ class Tokenizer:
         # Bytes that print stand for themselves and come first; the rest follow, renamed from U+0100 on.
         letters = sorted(ByteLevel.alphabet(), key=ord)
         names = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge) for merge in merges)]
-        vocabulary = {name: i for i, name in enumerate([*names, CLIP_START, CLIP_END])}
-        bpe = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>"))
+        return cls.like_clip({name: i for i, name in enumerate([*names, CLIP_START, CLIP_END])}, merges)
+
+    @classmethod
+    def like_clip(
+        cls, vocabulary: dict[str, int], merges: list[tuple[str, str]], unknown: str | None = None
+    ) -> "Tokenizer":
+        """CLIP's way with words, with other entries; `unknown` stands for letters that the vocabulary lacks."""
+        model = models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=unknown)
+        bpe = tokenizers.Tokenizer(model)
         bpe.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
         bpe.decoder = decoders.Sequence([decoders.Replace("</w>", "Ġ"), decoders.ByteLevel()])  # Ġ names the space
         return cls(bpe)

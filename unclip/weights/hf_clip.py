@@ -4,6 +4,7 @@ Its config.json says what shapes cannot: how many heads there are, and which act
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from unclip.errors import UnclipError
@@ -105,6 +106,21 @@ def image_config(found: Schema) -> ImageTowerConfig:
     return ImageTowerConfig(found.size("visual_projection.weight"), **image(found))
 
 
+def bare_config(found: Schema, prefix: str = "") -> TextTowerConfig:
+    """Of a text tower without a projection. What stands before `prefix` elsewhere, its keys lack here."""
+    return TextTowerConfig(0, **text(Schema({prefix + key: spec for key, spec in found.items()}, found.about)))
+
+
+def bare_names(_: CLIPConfig, prefix: str = "") -> Names:
+    """As those of a tower with its projection, less `prefix`."""
+
+    def short(key: str) -> str:
+        return key.removeprefix(prefix)
+
+    kept = {ours: way for ours, way in TEXT.items() if ours != "project.weight"}
+    return {ours: short(way) if isinstance(way, str) else way.renamed(short) for ours, way in kept.items()}
+
+
 def whole_names(_: CLIPConfig) -> Names:
     return WHOLE
 
@@ -131,6 +147,21 @@ HF_TEXT = Family(
     "Hugging Face CLIP, text tower", "text encoder", TEXT_SIGNS, text_config, TextTower, text_names, UNUSED,
     {name: TextTowerConfig(c.embed, text=c.text, vocab=c.vocab, context=c.context, end=c.end)
      for name, c in VITS.items()}, "MIT, mostly",
+)  # fmt: skip
+# Stable Diffusion 2's caption encoder: open_clip's H/14 up to its last block but one.
+BARE = {"open_clip ViT-H/14, 23 layers": TextTowerConfig(
+    0, text=TransformerConfig(1024, 23, 16), vocab=49408, context=77, end=49407
+)}  # fmt: skip
+HF_TEXT_BARE = Family(
+    "Hugging Face CLIP, text tower without projection", "text encoder",
+    ("text_model.embeddings.token_embedding.weight", "text_model.final_layer_norm.bias"),
+    bare_config, TextTower, bare_names, UNUSED, BARE, "MIT, mostly",
+)  # fmt: skip
+HF_TEXT_SHORT = Family(  # as transformers names it since 5.0
+    "Hugging Face CLIP, text tower without projection or prefix", "text encoder",
+    ("embeddings.token_embedding.weight", "final_layer_norm.bias", "encoder.layers.{i}.self_attn.q_proj.weight"),
+    partial(bare_config, prefix="text_model."), TextTower, partial(bare_names, prefix="text_model."),
+    ("embeddings.position_ids",), BARE, "MIT, mostly",
 )  # fmt: skip
 HF_IMAGE = Family(
     "Hugging Face CLIP, picture tower", "image encoder", IMAGE_SIGNS, image_config, ImageTower, image_names, UNUSED,

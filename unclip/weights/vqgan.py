@@ -4,8 +4,10 @@ from functools import partial
 
 import torch
 
+from unclip.errors import UnclipError
+from unclip.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from unclip.models.vqgan import VQGAN, VQGANConfig
-from unclip.weights.family import Family, From, Names, Schema, joined, trailed
+from unclip.weights.family import Family, From, Names, Schema, Spec, joined, trailed
 
 COMMON = {
     "{side}.conv_in.{p}": "{side}.conv_in.{p}",
@@ -34,6 +36,9 @@ DIFFUSERS = {
     "downsample.": "downsamplers.0.",
     "upsample.": "upsamplers.0.",
 }
+
+
+OLD = {".q.": ".query.", ".k.": ".key.", ".v.": ".value.", "proj_out": "proj_attn"}
 
 
 def norm(ours: str, theirs: str, spatial: bool) -> dict[str, str | From]:
@@ -81,14 +86,14 @@ def names(config: VQGANConfig, grid: bool = True) -> dict[str, str | From]:
     return found
 
 
-def diffusers_names(config: VQGANConfig) -> Names:
-    """The same, renamed; diffusers counts the decoder's levels from the coarsest."""
+def diffusers_names(config: VQGANConfig, old: bool = False) -> Names:
+    """The same, renamed; diffusers counts the decoder's levels from the coarsest. old: as before its release 0.17."""
     last = len(config.multiples) - 1
     turned = {f".up.{n}.": f".up_blocks.{last - n}." for n in range(last + 1)}
 
     def rename(key: str) -> str:
-        for old, new in (turned | DIFFUSERS).items():
-            key = key.replace(old, new)
+        for taming, new in (turned | DIFFUSERS | (OLD if old else {})).items():
+            key = key.replace(taming, new)
         return key
 
     theirs = names(config, grid=False)
@@ -105,6 +110,21 @@ def config(found: Schema, block: str, attention: str) -> VQGANConfig:
     spatial = any(".conv_y." in key for key in found)
     multiples = tuple(width // channels for width in widths)
     return VQGANConfig(channels, multiples, depth, on, found.size("encoder.conv_out.weight"), embed, codes, spatial)
+
+
+def kl_config(found: Schema, key: str = "to_q") -> AutoencoderKLConfig:
+    """key: what tells that a level has attention."""
+    codes = {"quantize.embedding.weight": Spec((0, found.size("post_quant_conv.weight", 1)), "float32")}
+    c = config(Schema({**found, **codes}), "encoder.down_blocks.{i}.resnets.{j}.conv1.weight",
+               f"encoder.down_blocks.{{i}}.attentions.0.{key}.weight")  # fmt: skip
+    said = found.about.get("config")
+    said = said if isinstance(said, dict) else {}
+    scale, groups = said.get("scaling_factor", 0.18215), said.get("norm_num_groups", 32)
+    if not isinstance(scale, (int, float)) or not scale > 0 or groups != 32 or said.get("shift_factor"):
+        told = {name: said.get(name) for name in ("scaling_factor", "norm_num_groups", "shift_factor")}
+        raise UnclipError(f"its config.json asks for {told}; expected a factor above 0, 32 groups and no shift")
+    sizes = c.channels, c.multiples, c.depth, c.attention, c.latent // 2, c.embed
+    return AutoencoderKLConfig(*sizes, scale=float(scale))
 
 
 F16 = {
@@ -130,4 +150,15 @@ MOVQ_22 = Family(
     "Kandinsky MoVQ (diffusers)", "autoencoder",
     (*COMMON_SIGNS, "decoder.conv_norm_out.conv_y.weight", "encoder.down_blocks.{i}.resnets.0.conv1.weight"),
     diffusers_config, VQGAN, diffusers_names, published={"2.2": MOVQ}, licence="Apache-2.0",
+)  # fmt: skip
+KL_SIGNS = ("quant_conv.weight", "post_quant_conv.weight", "decoder.conv_norm_out.weight",
+            "encoder.down_blocks.{i}.resnets.0.conv1.weight")  # fmt: skip
+AUTOENCODER_KL = Family(
+    "Autoencoder of Stable Diffusion", "autoencoder", (*KL_SIGNS, "encoder.mid_block.attentions.0.to_q.weight"),
+    kl_config, AutoencoderKL, diffusers_names, published={"f8": AutoencoderKLConfig()}, licence="Open RAIL++-M",
+)  # fmt: skip
+AUTOENCODER_KL_OLD = Family(
+    "Autoencoder of Stable Diffusion, older names", "autoencoder",
+    (*KL_SIGNS, "encoder.mid_block.attentions.0.query.weight"), partial(kl_config, key="query"), AutoencoderKL,
+    partial(diffusers_names, old=True), published={"f8": AutoencoderKLConfig()}, licence="Open RAIL++-M",
 )  # fmt: skip
