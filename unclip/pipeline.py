@@ -349,7 +349,8 @@ class UnCLIP:
     ) -> "UnCLIP":
         """Load shipped weights by name, a folder, or a repository of the hub ("org/name").
 
-        prior: likewise, for systems whose prior was published apart (Kandinsky); by default the one published with it.
+        prior: likewise, for systems whose prior was published apart (Kandinsky, Stable unCLIP); by default the one that
+        was published with it, if there is one.
         dtype: bfloat16 computes in it (the weights stay float32). Files are checked against the sha256 noted when they
         were written, and never executed.
         """

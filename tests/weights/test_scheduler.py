@@ -15,7 +15,7 @@ PUBLISHED = {  # Stable unCLIP's own
 def test_the_published_scheduler():
     s = Scheduler.of(PUBLISHED, "x")
     assert (s.sampler, s.reach, s.process.predicts) == ("plms", None, "v")
-    levels = s.levels(s.process, 4)
+    levels = s.levels(1000, 4)
     assert levels.t.tolist() == [0, 1, 251, 501, 501, 751]  # the first step's end is passed twice; data is level 0
     assert levels.alpha[0] == levels[0].alpha < 1
 
@@ -29,8 +29,8 @@ def test_what_is_not_known_is_said():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("beta_schedule", "sigmoid"), ("prediction_type", ["epsilon"]), ("num_train_timesteps", "many"),
-     ("trained_betas", [0.1]), ("rescale_betas_zero_snr", True), ("steps_offset", -1), ("timestep_spacing", None)],
+    [("beta_schedule", "sigmoid"), ("prediction_type", ["epsilon"]), ("trained_betas", [0.1]),
+     ("rescale_betas_zero_snr", True), ("timestep_spacing", None)],
 )  # fmt: skip
 def test_what_cannot_be_followed_is_refused_in_one_line(key, value):
     with pytest.raises(UnclipError, match=key) as e:
@@ -38,8 +38,13 @@ def test_what_cannot_be_followed_is_refused_in_one_line(key, value):
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize(("steps", "offset"), [(0, 0), (1001, 0), (1000, 1)])
+def test_a_value_of_another_type_is_refused():
+    with pytest.raises(UnclipError, match="'many'; it must be int"):
+        Scheduler.of(PUBLISHED | {"num_train_timesteps": "many"}, "x")
+
+
+@pytest.mark.parametrize(("steps", "offset"), [(0, 0), (1001, 0), (1000, 1), (5, -2)])
 def test_steps_beyond_the_chain(steps, offset):
     s = Scheduler.of(PUBLISHED | {"steps_offset": offset}, "x")
     with pytest.raises(UnclipError, match="ask for"):
-        s.levels(s.process, steps)
+        s.levels(1000, steps)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def systems() -> tuple[Any, ...]:
-    from unclip.published import adm, glide, kandinsky, karlo
+    from unclip.published import adm, glide, kandinsky, karlo, stable_unclip
 
-    return karlo, kandinsky, glide, adm
+    return karlo, kandinsky, stable_unclip, glide, adm
 
 
 def reader(folder: Path) -> "Callable[..., UnCLIP] | None":

@@ -178,7 +178,8 @@ def read_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Enco
     movq: Any = load.load(existing(folder / "movq"), dtype=dtype)
     config = existing(folder / "scheduler") / CONFIG
     scheduler = Scheduler.of(read_json(config), repr(str(config)))
-    process = replace(decoder.config.diffusion, betas=scheduler.betas)
+    told = scheduler.process
+    process = replace(decoder.config.diffusion, schedule=told.schedule, predicts=told.predicts, betas=told.betas)
     decoder.config = replace(decoder.config, diffusion=process)
     return decoder, movq, scheduler
 

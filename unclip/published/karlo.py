@@ -28,6 +28,7 @@ from unclip.weights.checkpoint import load_module
 from unclip.weights.config import read_json
 from unclip.weights.container import File, open_file
 from unclip.weights.family import Family
+from unclip.weights.hf_tokenizer import clip_tokenizer
 from unclip.weights.match import recognise
 
 # As Kakao Brain named its files, and the CLIP that OpenAI did.
@@ -99,7 +100,7 @@ class Karlo(UnCLIP):
     @classmethod
     def from_diffusers(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Karlo":
         tokenizer, parts = clip_tokenizer(folder / "tokenizer"), sorted(p.name for p in folder.iterdir() if p.is_dir())
-        text: Any = load.load(folder / "text_encoder", dtype=dtype)
+        text = caption_tower(folder / "text_encoder", tokenizer, dtype)
         image: Any = load.load(folder / "image_encoder", dtype=dtype) if "image_encoder" in parts else None
         prior = fill(load.open_source(folder / "prior"), diffusers.PRIOR, folder / "prior", dtype) \
             if "prior" in parts else None  # fmt: skip
@@ -169,14 +170,6 @@ def native(names: list[str]) -> list[str]:
     return [name for name in names if name in NATIVE.values()] if NATIVE["prior"] in names else []
 
 
-def clip_tokenizer(folder: Path) -> Tokenizer:
-    """OpenAI's tokenizer; raises UnclipError if the folder holds another."""
-    tokenizer, vocabulary = Tokenizer.clip(), folder / "vocab.json"
-    if vocabulary.is_file() and read_json(vocabulary).get("<|endoftext|>") != tokenizer.end:
-        raise UnclipError(f"{str(vocabulary)!r} is not CLIP's; the prior reads captions by OpenAI's")
-    return tokenizer
-
-
 def fill(file: File, family: Family, path: Path, dtype: torch.dtype) -> Any:
     return load.fill(recognise(file.schema, [family], str(path)), file.read, dtype, file.forget)
 
@@ -191,21 +184,29 @@ def set_space(prior: Prior, path: Path) -> None:
     prior.space.mean, prior.space.deviation = mean.float().clone(), deviation.float().clone()
 
 
+def caption_tower(folder: Path, tokenizer: Tokenizer, dtype: torch.dtype) -> Any:
+    """A text tower of Hugging Face's, read at the end token: of old folders, that with the greatest id."""
+    text: Any = load.load(folder, dtype=dtype)
+    if read_json(folder / "config.json").get("eos_token_id") == 2:
+        text.end = tokenizer.end
+    return text
+
+
 def towers(text: Any, image: Any) -> CLIP:
-    """CLIP out of one or two towers that were kept apart."""
-    told = vars(text.config)
-    if image is not None:
-        seen: Any = image.config
-        if seen.embed != told["embed"]:
-            raise UnclipError(f"CLIP's picture tower gives {seen.embed} numbers, its text tower {told['embed']}; "
-                              "use two of one CLIP")  # fmt: skip
+    """CLIP out of one or two towers that were kept apart; None stands for one that is missing."""
+    told = vars((text or image).config)
+    if text is not None and image is not None:
+        if image.config.embed != told["embed"]:
+            raise UnclipError(f"CLIP's picture tower gives {image.config.embed} numbers, its text tower "
+                              f"{told['embed']}; use two of one CLIP")  # fmt: skip
         of_pictures = ("image_size", "patch", "image", "pre_norm", "mean", "std")
-        told = told | {name: getattr(seen, name) for name in of_pictures}
+        told = told | {name: getattr(image.config, name) for name in of_pictures}
     with torch.device("meta"):
         clip = CLIP(c := CLIPConfig(**told))
-    clip.text = text
+    clip.text = text  # pyright: ignore[reportAttributeAccessIssue]
     clip.image = image  # pyright: ignore[reportAttributeAccessIssue]
-    text.config = TextTowerConfig(c.embed, text=c.text, vocab=c.vocab, context=c.context, end=c.end)
+    if text is not None:
+        text.config = TextTowerConfig(c.embed, text=c.text, vocab=c.vocab, context=c.context, end=c.end)
     clip.log_scale = nn.Parameter(torch.zeros(()))  # of the two kept apart, none says it; nothing here asks
     return clip.requires_grad_(False).eval()
 

@@ -8,7 +8,7 @@ from unclip.models.tokenizer import CLIP_END, Tokenizer
 from unclip.weights.config import read_json
 
 
-def read(folder: Path) -> Tokenizer:
+def clip_tokenizer(folder: Path) -> Tokenizer:
     """OpenAI's, or another with its way with words; `pad` is what the folder says, as some networks see padding.
 
     Raises UnclipError for a vocabulary that is neither.

@@ -99,8 +99,8 @@ class Scheduler:
             rows = spread(T, steps + 1)[1:] if self.sampler in UNBOUND else spread(T, steps)
         else:
             rows = strides(T, steps)
-        if not rows or rows[0] < 1 or rows[-1] > T:
-            raise UnclipError(f"{steps} steps reach beyond the {T} of the chain; ask for fewer, or for 1 at the least")
+        if not 1 <= steps <= T or rows[0] < 1 or rows[-1] > T:
+            raise UnclipError(f"{steps} steps do not fit a chain of {T}; ask for 1 or more, and fewer than {T}")
         betas = cosine(T) if self.schedule == "cosine" else SHAPES[self.schedule](T, *self.ends(T))
         abar = torch.cat([torch.ones(1), (1 - betas.float()).cumprod(0)])
         levels = replace(Levels.of(abar.double(), torch.arange(T + 1) - 1), single=True)
