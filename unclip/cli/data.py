@@ -23,6 +23,16 @@ def add_parser(subparsers: Any) -> None:
     pictures.add_argument("--workers", type=_positive, default=2, metavar="N", help="drawing processes (default 2)")
     pictures.add_argument("--sources", metavar="A,B", help="only these sources (default: all of them)")
     pictures.add_argument("--json", action="store_true", help="print the report as JSON")
+    own = corpora.add_parser(
+        "folder",
+        help="pictures of your own, with captions",
+        description="Make a corpus of a folder of pictures. Their captions: NAME.txt beside each, or metadata.csv or "
+        "metadata.jsonl with file_name and text. WebDataset shards are taken too. What cannot be used is skipped.",
+    )
+    own.add_argument("pictures", metavar="PICTURES", help="the folder, and those below it")
+    own.add_argument("folder", metavar="DIR", help="where the corpus goes: DIR/64/train/00000.tar and so on")
+    own.add_argument("--sizes", type=_sizes, default=(64, 256), help="sides in pixels (default 64,256)")
+    own.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
     names = corpora.add_parser(
         "words",
@@ -46,6 +56,9 @@ def words(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     if args.corpus == "words":
         return words(args)
+    if args.corpus == "folder":
+        return run_folder(args)
+
     from unclip.data.corpora import illustrations
     from unclip.data.sources import named
 
@@ -63,6 +76,20 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
     else:
         print(_table(report))
+    return 0
+
+
+def run_folder(args: argparse.Namespace) -> int:
+    import json
+    from pathlib import Path
+
+    from unclip.cli.console import note
+    from unclip.data.folder import corpus
+
+    report = corpus(Path(args.pictures), Path(args.folder), args.sizes, note)
+    skipped = ", ".join(f"{n} {reason}" for reason, n in report["skipped"].items())
+    print(json.dumps(report) if args.json else f"{report['train']} pictures to train on, {report['held_out']} held out "
+          f"to look at; skipped: {skipped or 'none'}")  # fmt: skip
     return 0
 
 

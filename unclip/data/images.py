@@ -147,6 +147,7 @@ class Corpus:
             meta = self.meta[row]
             ink = rng.choice(names[1:]) if meta.get("mono") and rng.random() < 0.5 else None
             behind = rng.choice([n for n in names if n != ink]) if rng.random() < coloured else None
+            behind = None if meta.get("opaque") else behind  # nothing of a ground would be seen
             if ink:
                 pictures[i, :3] = torch.tensor(captions.COLOURS[ink], dtype=torch.uint8)[:, None, None]
             ground.append(captions.COLOURS[behind or "white"])
