@@ -67,7 +67,8 @@ def test_every_command_line_is_understood(name, line, monkeypatch, capsys):
 def test_every_option_named_in_a_sentence_exists(name, capsys):
     known = set()
     measures = [["evaluate", measure] for measure in ("alignment", "prior", "words")]
-    for command in [[c] for c in COMMANDS] + [*measures, ["data", "illustrations"], ["lineage", "sample"]]:
+    more = [*measures, ["data", "illustrations"], ["data", "folder"], ["lineage", "sample"]]
+    for command in [[c] for c in COMMANDS] + more:
         assert main([*command, "--help"]) == 0
         known |= set(re.findall(r"--[a-z_-]+", capsys.readouterr().out))
     known |= {"--help", "--version", "--debug"}
@@ -200,20 +201,3 @@ def test_every_program_runs(name, body, tiny_folder, tmp_path, monkeypatch):
     exec(compile(body.replace('"mini"', repr(str(tiny_folder))), name, "exec"), {"__name__": "__main__"})
     made = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.suffix in (".png", ".tar"))
     assert [p for p in made if not p.startswith("pictures/")]
-
-
-def test_your_own_pictures_make_a_corpus(tmp_path, monkeypatch):
-    from PIL import Image
-
-    from unclip.data.images import Corpus
-
-    (body,) = (body for name, body in programs() if name == "docs/data.md")
-    monkeypatch.chdir(tmp_path)
-    Path("pictures").mkdir()
-    for i in range(21):
-        Image.new("RGB", (20, 10), (5 * i, 0, 0)).save(f"pictures/red-{i}.png")
-    exec(compile(body, "data.md", "exec"), {"__name__": "__main__"})
-    sizes = {split: len(Corpus.load("corpus", 256, split, core=True)) for split in ("train", "val", "compose")}
-    assert sizes == {"train": 18, "val": 2, "compose": 1}
-    batch = Corpus.load("corpus", 64, "train", core=True).draw(0, 4, 0, coloured=1.0)
-    assert all(line.startswith("red ") and line.endswith(" background") for line in batch.captions)
