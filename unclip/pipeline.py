@@ -7,6 +7,7 @@ decoder draws a picture that has this embedding, the upsamplers enlarge it. All 
 a `Levels` table, a network as `Denoiser`, guidance around it, a sampler's step.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -38,10 +39,11 @@ from unclip.pictures import to_pil
 from unclip.settings import Callback, Generated, Reporter, Request, Settings
 from unclip.weights import hub
 from unclip.weights.adapter import Adapter, AdapterConfig, fingerprint
-from unclip.weights.checkpoint import CONFIG, WEIGHTS, load_module, save_module
+from unclip.weights.checkpoint import CONFIG, WEIGHTS, deferring, load_module, save_module
 from unclip.weights.config import read_json
 from unclip.weights.fit import check_fit
 from unclip.weights.load import saved
+from unclip.weights.shelf import Shelf, parse_memory
 
 STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde,
                           "plms": plms(), "renoise": renoise}  # fmt: skip
@@ -61,6 +63,7 @@ class UnCLIP:
     noisiest = 0  # greatest noise_level that z_i may be given
     system: ClassVar[str | None] = ""  # what model_index.json calls a public system; None: it cannot be saved
     stored = torch.float16  # its weights when it is saved
+    shelf: Shelf | None = None  # where its networks wait for their turn, in little memory
     defaults: ClassVar[dict[str, Any]] = {}  # settings of `generate` where they are not those of `Settings`
     lora: tuple[dict[str, Any], ...] = ()  # the adapters that were added, in their order, as a record notes them
 
@@ -263,6 +266,8 @@ class UnCLIP:
         """With `fast`, the settings of the students' own: that many calls of each stage that has one, no guidance."""
         if not s.fast:
             return s
+        if self.shelf is not None:
+            raise UnclipError("a few-step student is made beside its teacher; leave out fast, or the limit of memory")
         if "decoder_fast" not in self.students:
             raise UnclipError(f"the weights {self.name!r} hold no few-step decoder; train it: unclip train "
                               "mini.decoder_fast, or leave out fast")  # fmt: skip
@@ -284,13 +289,18 @@ class UnCLIP:
         stages |= {name: getattr(s, f"{name}_steps") for name in cascade}
         with Reporter(request.callback, progress, len(request.seeds), sum(stages.values())) as report:
             # One by one: sums in a batch of another size may round differently, and a picture is its seed's alone.
-            for i, (prompt, seed) in enumerate(zip(request.prompts, request.seeds, strict=True)):
-                tell, draw = (partial(report, i, stage) for stage in stages), partial(Draw, [seed])
-                z_i = self.sample_prior(prompt, request.negative, draw("prior"), s, next(tell))
-                x = self.decode(z_i, prompt, request.negative, draw("decoder"), s, next(tell))
+            # In little memory each stage is done for all of them before the next is loaded.
+            jobs = list(enumerate(zip(request.prompts, request.seeds, strict=True)))
+            for group in [jobs] if self.shelf else [[job] for job in jobs]:
+                z = [self.sample_prior(prompt, request.negative, Draw([seed], "prior"), s, partial(report, i, "prior"))
+                     for i, (prompt, seed) in group]  # fmt: skip
+                x = [self.decode(z_i, prompt, request.negative, Draw([seed], "decoder"), s,
+                                 partial(report, i, "decoder"))
+                     for z_i, (i, (prompt, seed)) in zip(z, group, strict=True)]  # fmt: skip
                 for name, net in cascade.items():
-                    x = self.upsample(x, draw(name), s, next(tell), net)
-                yield to_pil(x)[0], z_i[0].float().cpu()
+                    x = [self.upsample(low, Draw([seed], name), s, partial(report, i, name), net)
+                         for low, (i, (_, seed)) in zip(x, group, strict=True)]  # fmt: skip
+                yield from ((to_pil(picture)[0], z_i[0].float().cpu()) for picture, z_i in zip(x, z, strict=True))
 
     def record(self, request: Request, i: int) -> dict[str, Any]:
         """All that is needed to draw picture `i` of a fitted request again, as `metadata.encode` writes it."""
@@ -346,20 +356,30 @@ class UnCLIP:
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
         local_files_only: bool = False,
+        memory: str | int | None = None,
     ) -> "UnCLIP":
         """Load shipped weights by name, a folder, or a repository of the hub ("org/name").
 
         prior: likewise, for systems whose prior was published apart (Kandinsky, Stable unCLIP); by default the one that
         was published with it, if there is one.
         dtype: bfloat16 computes in it (the weights stay float32). Files are checked against the sha256 noted when they
-        were written, and never executed.
+        were written, and never executed. memory: "6GB", say: networks are loaded when they are needed and put away when
+        others are, so that all of it stays below; the plan is printed on stderr, and the pictures are the same.
         """
         keep_buffers()
         from unclip import published
 
         folder = published.locate(source, revision, local_files_only)
         read: Callable[..., UnCLIP] = published.reader(folder) or cls.from_saved
-        return (read(folder) if prior is None else read(folder, prior)).to(pick_device(device), dtype)
+        place, given = pick_device(device), () if prior is None else (prior,)
+        if memory is None:
+            return read(folder, *given).to(place, dtype)
+        limit = parse_memory(memory)
+        with deferring() as later:
+            system = read(folder, *given).to(place, dtype)
+        system.shelf = Shelf(system.parts, later, limit, place)
+        print(system.shelf.plan(), file=sys.stderr)
+        return system
 
     @classmethod
     def from_saved(cls, folder: Path) -> "UnCLIP":
@@ -376,6 +396,8 @@ class UnCLIP:
         """
         if self.system is None:
             raise UnclipError(f"{self.name!r} is read from the folders that it was published in; it is not saved anew")
+        if self.shelf is not None:
+            raise UnclipError("what runs in little memory is not all there to be saved; load it without memory=")
         folder, dtype = Path(folder), dtype or self.stored
         for name, part in self.parts.items():
             if isinstance(part, Adapter):  # is for the weights as they are now, with what was added to them
@@ -408,11 +430,14 @@ class UnCLIP:
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "UnCLIP":
         """Move every network; `dtype` is what sampling computes in."""
+        if self.shelf is not None and torch.device(device) != self.device:
+            raise UnclipError(f"what runs in little memory stays on {self.device}; load it anew for {device}")
         self.device, self.dtype = torch.device(device), dtype if dtype is not None else self.dtype
         self.hired: dict[str, Any] = {}
         for name, net in self.parts.items():
             if isinstance(net, nn.Module):
-                net.to(self.device)
+                if not any(p.is_meta for p in net.parameters()):  # these wait, see `shelf`
+                    net.to(self.device)
                 if name.startswith(("decoder", "upsampler")):
                     net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self

@@ -86,6 +86,8 @@ def add_machine_options(parser: argparse.ArgumentParser, weights: str | None = "
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 … (default: the best there is)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", metavar="NAME",
                         help="what to compute in: float32 (default) or bfloat16")  # fmt: skip
+    parser.add_argument("--memory", metavar="SIZE", help="stay below it, as 6GB: networks are loaded when their turn "
+                        "comes, by a plan that is printed (default: all are loaded at once)")  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
 
 
@@ -186,7 +188,7 @@ def load(args: argparse.Namespace, weights: str) -> "UnCLIP":
     device, dtype = pick_device(args.device), getattr(torch, args.dtype)
     if dtype == torch.bfloat16 and not native_bfloat16(device):
         warn(f"{device} has no bfloat16 of its own: float32 is many times faster here")
-    system = UnCLIP.from_pretrained(folder, device=device, dtype=dtype)
+    system = UnCLIP.from_pretrained(folder, device=device, dtype=dtype, memory=args.memory)
     for file, scale in args.lora:
         system.load_lora(file, scale)
     return system

@@ -101,6 +101,8 @@ class TextTower(nn.Module):
 
 
 class CLIP(nn.Module):
+    turns = ("text", "image")  # of which one is used at a time
+
     def __init__(self, config: CLIPConfig):
         super().__init__()
         self.config = config

@@ -30,6 +30,8 @@ class Upsampler(nn.Module):
     """64 → 256 or 256 → 1024. Trained on crops, applied to the whole picture, of any height and width: it sees no
     position and has no attention."""
 
+    turns = ("unet", "last")  # of which one is used at a time
+
     def __init__(self, config: UpsamplerConfig):
         super().__init__()
         self.config = config

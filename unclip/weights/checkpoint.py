@@ -1,9 +1,11 @@
 """A trained network as a folder: config.json beside model.safetensors, read and written strictly."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors
 import torch
@@ -96,7 +98,38 @@ def load_into(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
         raise UnclipError(f"{name!r} lacks {len(missing)} tensors of {type(net).__name__}, {missing[0]!r} first")
-    net.load_state_dict({k: aligned(v.to(expected[k].dtype)) for k, v in tensors.items()}, assign=True)
+    give(net, lambda k: aligned(tensors[k].to(expected[k].dtype)))
+
+
+class Later(NamedTuple):
+    """A network that still lies on the meta device, and how to read a tensor of it by its name."""
+
+    net: nn.Module
+    read: Callable[[str], Tensor]
+
+
+DEFERRED: ContextVar[list[Later] | None] = ContextVar("deferred", default=None)
+
+
+@contextmanager
+def deferring() -> Iterator[list[Later]]:
+    """Networks read within have no parameters yet; they are listed with how to get them. See `shelf.py`."""
+    later: list[Later] = []
+    token = DEFERRED.set(later)
+    try:
+        yield later
+    finally:
+        DEFERRED.reset(token)
+
+
+def give(net: nn.Module, read: Callable[[str], Tensor]) -> None:
+    """Fill a network built on the meta device; within `deferring` with its buffers alone, which are small."""
+    keys, later = list(net.state_dict()), DEFERRED.get()
+    if later is not None:
+        later.append(Later(net, read))
+        parameters = dict(net.named_parameters())
+        keys = [key for key in keys if key not in parameters]
+    net.load_state_dict({key: read(key) for key in keys}, strict=later is None, assign=True)
 
 
 def aligned(v: Tensor) -> Tensor:
@@ -123,5 +156,27 @@ def load_module(folder: str | Path, kind: type[C], build: Callable[[C], Net]) ->
     with torch.device("meta"), Unfilled():
         net = build(config)
     path = Path(folder) / WEIGHTS
-    load_into(net, read_tensors(path)[0], str(path))
+    load_into(net, read_tensors(path)[0] if DEFERRED.get() is None else Mapped(path), str(path))
     return net.requires_grad_(False).eval(), config
+
+
+class Mapped(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, which is mapped only while one is taken: what is read leaves no trace."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.shapes = {key: tensor.to("meta") for key, tensor in read_tensors(path)[0].items()}
+
+    def __getitem__(self, key: str) -> Tensor:
+        with safetensors.safe_open(self.path, "pt") as f:
+            return f.get_tensor(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def items(self) -> Any:
+        """With tensors that have a shape and no numbers."""
+        return self.shapes.items()

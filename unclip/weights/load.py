@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unclip.errors import UnclipError
 from unclip.weights import hub
-from unclip.weights.checkpoint import CONFIG, WEIGHTS, aligned, load_module
+from unclip.weights.checkpoint import CONFIG, WEIGHTS, aligned, give, load_module
 from unclip.weights.config import read_json
 from unclip.weights.container import open_file
 from unclip.weights.families import FAMILIES
@@ -105,15 +105,18 @@ def fill(
     One tensor is worked on at a time: memory beyond the network's own is that of the largest.
     """
     expected = m.net.state_dict()
-    state: dict[str, Tensor] = {}
-    for ours, way in m.sources.items():
-        shape, kind = expected[ours].shape, dtype if expected[ours].is_floating_point() else expected[ours].dtype
+
+    def tensor(ours: str) -> Tensor:
+        way, shape = m.sources[ours], expected[ours].shape
+        kind = dtype if expected[ours].is_floating_point() else expected[ours].dtype
         theirs = [read(key) for key in way.theirs]
-        tensor = way.there(*theirs).reshape(shape) if theirs else way.there().expand(shape)
-        state[ours] = aligned(tensor.to(kind).contiguous())
-        del tensor, theirs
+        found = way.there(*theirs).reshape(shape) if theirs else way.there().expand(shape)
+        found = aligned(found.to(kind).contiguous())
+        del theirs
         forget()
-    m.net.load_state_dict(state, assign=True)
+        return found
+
+    give(m.net, tensor)
     return m.net.requires_grad_(False).eval()
 
 
