@@ -54,13 +54,3 @@ def test_a_run_keeps_to_where_it_began(data, recipes, trained, tmp_path):
     with pytest.raises(UnclipError, match=r"other settings: from was '[0-9a-f]{10}', now is None"):
         train(longer, data, tmp_path / "run", CPU)
     assert train(longer, data, tmp_path / "run", CPU, start=trained)
-
-
-def test_the_diffusion_prior_lends_its_transformer(data, recipes, trained):
-    of = recipes["prior_ar"].model
-    of = replace(of, transformer=recipes["prior"].model.transformer)
-    like = replace(recipes["prior_ar"], model=of)
-    begun = like.stage(data, trained, CPU).net.state_dict()
-    prior = load_file(trained / "prior" / "model.safetensors")
-    shared = {k for k in begun if k.startswith(("transformer.", "text.", "z_t.", "null_"))}
-    assert len(shared) > 10 and all(torch.equal(begun[k], prior[k].float()) for k in shared)

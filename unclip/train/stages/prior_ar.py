@@ -9,7 +9,6 @@ from torch import Tensor
 from unclip.data import captions
 from unclip.data.images import Batch
 from unclip.models.prefix import Prefix
-from unclip.models.prior import Prior, PriorConfig
 from unclip.models.prior_ar import PriorAR, PriorARConfig, needed
 from unclip.nn.adapter import plain
 from unclip.train.recipe import Recipe, Stage
@@ -17,7 +16,7 @@ from unclip.train.stages.diffusion import chance
 from unclip.train.stages.encoders import MANY, Encoders, held_out
 from unclip.train.stages.prior import agreement, condition
 from unclip.weights import hub
-from unclip.weights.checkpoint import load_module, save_module
+from unclip.weights.checkpoint import save_module
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,7 @@ class PriorARRecipe(Recipe):
 
 
 class PriorARStage(Stage):
-    """The principal components, and their number if the recipe leaves it open, are those of the corpus.
-
-    A diffusion prior that the run holds already lends its Transformer, which has learnt to read captions.
-    """
+    """The principal components, and their number if the recipe leaves it open, are those of the corpus."""
 
     recipe: PriorARRecipe
     net: PriorAR
@@ -47,16 +43,7 @@ class PriorARStage(Stage):
         components = recipe.model.components or needed(z_i, recipe.lost)
         self.net = PriorAR(replace(recipe.model, components=components)).to(device)
         self.net.space.fit(z_i, self.dots(z_i))
-        if (model / "prior").is_dir():
-            self.lend(model / "prior")
         self.splits = {s: held_out(recipe, data, s, 8 * MANY)[:2] for s in ("val", "compose")}
-
-    def lend(self, folder: Path) -> None:
-        """Begin with what a trained diffusion prior knows of captions: its parameters of the same name and shape."""
-        trained, _ = load_module(folder, PriorConfig, Prior)
-        own = dict(self.net.named_parameters())
-        shared = {k: v for k, v in trained.named_parameters() if k in own and v.shape == own[k].shape}
-        self.net.load_state_dict(shared, strict=False)
 
     @torch.no_grad()
     def dots(self, z_i: Tensor) -> Tensor:
