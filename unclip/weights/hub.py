@@ -18,8 +18,8 @@ PATTERNS = ["*.json", "*.safetensors", "*.md"]  # of a repository whose files ca
 
 
 def shipped() -> list[str]:
-    """Names of the weights that come with the package."""
-    return sorted(p.parent.name for p in SHIPPED.glob(f"*/{INDEX}"))
+    """Names of the weights that come with the package; NAME_more is a part of NAME."""
+    return sorted(p.parent.name for p in SHIPPED.glob(f"*/{INDEX}") if not p.parent.name.endswith("_more"))
 
 
 def write_index(folder: Path, name: str, system: str = "") -> None:

@@ -131,8 +131,8 @@ class Saved(NamedTuple):
 def saved(folder: Path, names: Iterable[str], read: Callable[[Path, str], Any], needed: Iterable[str]) -> Saved:
     """The networks of a folder that `UnCLIP.save_pretrained` wrote, its files checked against the sha256 noted then.
 
-    names: of parts that may be there; read(folder, name) reads one. Raises UnclipError where one of those `needed` is
-    missing or a file is not what was written.
+    names: of parts that may be there; read(folder, name) reads one. Those that few need may lie beside, in FOLDER_more.
+    Raises UnclipError where one of those `needed` is missing or a file is not what was written.
     """
     index = hub.check_index(read_json(folder / hub.INDEX), folder)
     for name in needed:
@@ -140,4 +140,10 @@ def saved(folder: Path, names: Iterable[str], read: Callable[[Path, str], Any], 
             raise UnclipError(f"{str(folder)!r} lacks the part {name!r}; train it: unclip train mini.{name}")
     there = [name for name in names if name in index["parts"]]
     digest = hub.verify(folder, index, [*there, "tokenizer"])
-    return Saved(index["name"], digest, {name: read(folder, name) for name in there})
+    parts, beside = {name: read(folder, name) for name in there}, folder.with_name(f"{folder.name}_more")
+    if (beside / hub.INDEX).is_file():
+        more = hub.check_index(read_json(beside / hub.INDEX), beside)
+        others = [name for name in names if name in more["parts"] and name not in parts]
+        hub.verify(beside, more, others)
+        parts |= {name: read(beside, name) for name in others}
+    return Saved(index["name"], digest, parts)
