@@ -164,6 +164,13 @@ def test_code_beside_weights_is_left_alone(tmp_path):
     assert not FLAG.exists()
 
 
+def test_every_length_of_a_header_is_read(tmp_path):
+    """One of 32 begins with the byte that a pickle begins with."""
+    for n in range(64):
+        (tmp_path / "x").write_bytes(save({"w" * (1 + 4 * n): torch.ones(2)}))
+        assert len(open_file(tmp_path / "x").schema) == 1
+
+
 SOUND = {
     "safetensors": save(dict(STATE)),
     "zip": saved({"state_dict": STATE, "epoch": 1}),
