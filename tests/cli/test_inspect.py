@@ -222,7 +222,7 @@ def test_a_harmful_file_is_one_line(cli, tmp_path, name):
 
 def test_what_is_no_file(cli, tmp_path):
     assert "No such file" in cli("inspect", tmp_path / "none").error
-    assert "holds none of model.safetensors, " in cli("inspect", tmp_path).error
+    assert "holds no weights; name a file or folder of weights" in cli("inspect", tmp_path).error
     assert "is neither a file nor a folder" in cli("inspect", "/dev/zero").error
     assert "No such file" in cli("inspect", tmp_path / "none", "--replay").error
 

@@ -1,6 +1,7 @@
 """Karlo whole: its own files, our folders, pictures, and everything that is done to pictures."""
 
 import copy
+import json
 import shutil
 
 import pytest
@@ -116,3 +117,36 @@ def test_parts_that_do_not_fit(native_karlo, tmp_path):
     torch.save((torch.zeros(3), torch.ones(3)), folder / NATIVE["space"])
     with pytest.raises(UnclipError, match="is no mean and deviation of z_i, 64 values each; fetch it again"):
         UnCLIP.from_pretrained(folder)
+
+
+def test_inspect_says_what_goes_together(cli, native_karlo, tiny_karlo, tmp_path):
+    done = cli("inspect", native_karlo)
+    lines = done.out.splitlines()
+    assert done.code == 0
+    assert lines[1] == f"  a whole Karlo: UnCLIP.from_pretrained({str(native_karlo)!r}), unclip generate --weights"
+    together = ", ".join([NATIVE["clip"], NATIVE["decoder"], NATIVE["prior"]])
+    assert lines[2] == f"  z_i of 64 numbers, so these may go together: {together}"
+    assert "  Karlo upsampler (of unpublished size), stage upsampler" in done.out
+    tiny_karlo.save_diffusers(tmp_path / "d")
+    facts = json.loads(cli("inspect", tmp_path / "d", "--json").out)
+    assert facts["system"] == "Karlo"
+    assert [*facts["parts"]] == [
+        "decoder + text_proj", "image_encoder", "prior", "super_res_first + super_res_last", "text_encoder"
+    ]  # fmt: skip
+    assert all(part["family"] for part in facts["parts"].values())
+    shutil.rmtree(tmp_path / "d" / "decoder")
+    (tmp_path / "d" / "model_index.json").unlink()
+    (tmp_path / "d" / "notes.bin").write_bytes(b"x" * 99)
+    out = cli("inspect", tmp_path / "d").out
+    assert "no system that is known here; unclip.load and unclip convert read each network" in out
+    assert "is damaged, or no file of weights" in out
+
+
+def test_diffusers_folder_and_back(tiny_karlo, tmp_path):
+    """Its levels are worked out in single precision, and it keeps what its schedulers say: five deviations or ten."""
+    back = UnCLIP.from_pretrained(tiny_karlo.save_diffusers(tmp_path / "d"))
+    assert isinstance(back, Karlo)
+    for name in ("prior", "decoder", "upsampler"):
+        ours, true = getattr(back, name), getattr(tiny_karlo, name)
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), true.parameters(), strict=True))
+    assert back.clip.config == tiny_karlo.clip.config

@@ -210,9 +210,11 @@ def folder_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
     from unclip.weights import hub
     from unclip.weights.config import read_json
 
-    if not (folder / hub.INDEX).is_file():
+    if one_network(folder):
         facts = tensor_facts(folder)
         return facts, tensor_lines(folder.name, facts)
+    if not (folder / hub.INDEX).is_file() or read_json(folder / hub.INDEX).get("library") != "unclip":
+        return public_facts(folder)
     index = hub.check_index(read_json(folder / hub.INDEX), folder)
     parts = {str(name): tensor_facts(folder / str(name) / "model.safetensors") for name in index["parts"]}
     try:
@@ -227,11 +229,59 @@ def folder_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return {"name": index["name"], "digest": digest, "state": state, "parameters": total, "parts": parts}, lines
 
 
-def tensor_facts(path: Path) -> dict[str, Any]:
+def one_network(folder: Path) -> bool:
+    from unclip.weights.load import INDEXES, NETWORKS
+
+    return any((folder / name).is_file() for name in (*NETWORKS, *INDEXES))
+
+
+def public_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Networks of other projects that lie in one folder, as files or folders, and which of them go together."""
+    from unclip.published import reader
+    from unclip.weights.load import together
+
+    pairs = [pair for pair in PAIRS if all(one_network(folder / name) for name in pair)]
+    second = {name for pair in pairs for name in pair[1:]}
+    parts: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.iterdir()):
+        pair = next((pair for pair in pairs if pair[0] == path.name), None)
+        if pair is not None:
+            parts[" + ".join(pair)] = tensor_facts(path, together(folder, *pair).schema)
+        elif path.name not in second and (one_network(path) if path.is_dir() else path.suffix not in TEXTS):
+            try:
+                parts[path.name] = tensor_facts(path)
+            except UnclipError as e:
+                parts[path.name] = {"path": str(path), "fault": str(e)}
+    if not parts:
+        raise UnclipError(f"{str(folder)!r} holds no weights; name a file or folder of weights, or a picture")
+    system = reader(folder)
+    kind = system.__module__.rpartition(".")[2].capitalize() if system else None
+    widths: dict[int, list[str]] = {}
+    for name, part in parts.items():
+        if part.get("embed"):
+            widths.setdefault(part["embed"], []).append(name)
+    total = sum(part.get("parameters", 0) for part in parts.values())
+    lines = [f"{clean(folder.name)}: {total:,} parameters in {len(parts)} networks"]
+    lines.append(f"  a whole {kind}: UnCLIP.from_pretrained({str(folder)!r}), unclip generate --weights" if kind else
+                 "  no system that is known here; unclip.load and unclip convert read each network")  # fmt: skip
+    lines += [f"  z_i of {width} numbers, so these may go together: {clean(', '.join(names))}"
+              for width, names in widths.items() if len(names) > 1]  # fmt: skip
+    for name, part in parts.items():
+        known = "parameters" in part
+        lines += ["", *(tensor_lines(name, part) if known else [clean(name), f"  {clean(part['fault'], 2000)}"])]
+    return {"path": str(folder), "system": kind, "parameters": total, "together": widths, "parts": parts}, lines
+
+
+# networks that diffusers keeps in two folders; and what beside weights lies in folders
+PAIRS = (("decoder", "text_proj"), ("super_res_first", "super_res_last"))
+TEXTS = (".json", ".md", ".txt", ".py", ".model", ".yaml", ".png", ".jpg", "")
+
+
+def tensor_facts(path: Path, schema: Any = None) -> dict[str, Any]:
     """What a file or folder says of its tensors, and which network they are; none is read."""
     from unclip.weights.load import open_source
 
-    schema = open_source(path).schema
+    schema = open_source(path).schema if schema is None else schema
     notes = {k: v for k, v in schema.about.items() if isinstance(v, str)}
     config = schema.about.get("config")
     try:
@@ -261,7 +311,7 @@ def family_facts(schema: Any, path: Path) -> dict[str, Any]:
     except UnclipError as e:
         return {"family": None, "fault": str(e)}
     return {"family": m.family.name, "member": m.member, "stage": m.family.stage, "licence": m.family.licence,
-            "fits": fits(m, FAMILIES)}  # fmt: skip
+            "embed": getattr(m.config, "embed", None), "fits": fits(m, FAMILIES)}  # fmt: skip
 
 
 def tensor_lines(name: str, facts: dict[str, Any]) -> list[str]:

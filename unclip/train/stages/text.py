@@ -30,6 +30,7 @@ from unclip.weights.checkpoint import save_module
 class TextRecipe(Recipe):
     model: CLIPConfig = field(default_factory=CLIPConfig)  # of the trained CLIP
     old: float = 0.5  # share of a batch that is captions as they were, which must stay where they were
+    keep: float = 3.0  # how much more their loss counts
     parts: int = 6  # of a batch by length of caption, so that short captions need not be padded to the longest
 
     def stage(self, data: Path, model: Path, device: torch.device) -> "TextStage":
@@ -71,12 +72,13 @@ class TextStage(Stage):
     def loss(self, batch: Batch, g: torch.Generator) -> Tensor:
         ids = self.encoders.tokens(batch.captions)
         new, old = ids.chunk(2)
-        lengths, losses = ((ids != 0).sum(1)).view(2, -1), []
+        lengths, kept, losses = (ids != 0).sum(1).view(2, -1), (new == old).all(1), []
         for rows in lengths[0].argsort(stable=True).chunk(self.recipe.parts):
             read, z_t = self.net.student(new[rows, : lengths[0, rows].max()])
             with torch.no_grad():
                 meant, z_t0 = self.net.teacher(old[rows, : lengths[1, rows].max()])
-            losses.append(apart(read, meant, *lengths[:, rows]) + 10 * (1 - F.cosine_similarity(z_t.float(), z_t0)))
+            lost = apart(read, meant, *lengths[:, rows]) + 10 * (1 - F.cosine_similarity(z_t.float(), z_t0))
+            losses.append(lost.where(~kept[rows], self.recipe.keep * lost))
         return torch.cat(losses).mean()
 
     def renewed(self, net: Pair) -> CLIP:
