@@ -103,6 +103,28 @@ def kandinsky_22(d, t, clip_tokenizer, tmp_path) -> Any:
     return make
 
 
+@pytest.fixture
+def kandinsky_21(d, t, clip_tokenizer, tmp_path) -> Any:
+    """Saved as 'decoder' and 'prior'."""
+    from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
+
+    torch.manual_seed(3)
+    pieces = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
+    pieces += [(f"▁{word}", -3.0) for word in ("a", "red", "fox", "hat")] + [(c, -9.0) for c in "▁abcdefghijklmno"]
+    config = MCLIPConfig(24, 32, hidden_size=24, intermediate_size=37, num_attention_heads=4, num_hidden_layers=3,
+                         vocab_size=40, max_position_embeddings=90)  # fmt: skip
+    first = prior(d, t, clip_tokenizer, "KandinskyPriorPipeline")
+    net = unet(d, encoder_hid_dim=24, encoder_hid_dim_type="text_image_proj", addition_embed_type="text_image")
+    second = d.KandinskyPipeline(
+        text_encoder=shaken(MultilingualCLIP(config)), unet=net, scheduler=d.DDIMScheduler(**DDIM), movq=movq(d, 0.01),
+        tokenizer=t.XLMRobertaTokenizer(vocab=[*pieces, ("<mask>", 0.0)]),
+    )  # fmt: skip
+    second.set_progress_bar_config(disable=True)
+    first.save_pretrained(tmp_path / "prior")
+    second.save_pretrained(tmp_path / "decoder")
+    return SimpleNamespace(prior=first, decoder=second)
+
+
 def ours_drawn(system: UnCLIP, noise: Any, negative: str = "", **settings: Any) -> tuple[Tensor, Any]:
     s, rest = Settings(**system.defaults | {"size": 64} | settings), ("a red fox", negative, noise)
     z_i = system.sample_prior(*rest, s, lambda *_: None)
@@ -121,6 +143,23 @@ def test_kandinsky_2_2_draws_the_same(kandinsky_22, d, replay, tmp_path, schedul
     assert (own - z_i).abs().max() < 1e-4
     assert abs(drawn - theirs).max() < 1e-4
     assert theirs.std() > 0.05 and ((theirs > 0) & (theirs < 1)).mean() > 0.5
+
+
+@torch.inference_mode()
+def test_kandinsky_2_1_draws_the_same(kandinsky_21, replay, tmp_path):
+    pipe, g = kandinsky_21, torch.Generator().manual_seed(3)
+    z_i, null = pipe.prior("a red fox", generator=g).to_tuple()
+    theirs = pipe.decoder("a red fox", z_i, null, height=64, width=64, generator=g, output_type="np").images
+    system: Any = UnCLIP.from_pretrained(tmp_path)
+    texts = ["a red fox in a hat", "", "cab", "  hat\t\nq "]
+    read = system.words.read(texts, system.device)
+    for own, other in zip(read, reversed(pipe.decoder._encode_prompt(texts, "cpu", 1, False)[:2]), strict=True):
+        assert (own - other).abs().max() < 1e-5
+    own, drawn = ours_drawn(system, replay(3))
+    assert (own - z_i).abs().max() < 1e-4
+    assert abs(drawn - theirs).max() < 1e-4
+    assert theirs.std() > 0.05 and ((theirs > 0) & (theirs < 1)).mean() > 0.5
+    assert system.cut("a red fox " * 40).startswith("a red fox a") and not system.cut("a red fox")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The one Transformer: pre-norm blocks, used by CLIP's towers, the priors and the decoder's text encoder."""
+"""The one Transformer, used by CLIP's towers, the priors and the text encoders; its blocks normalise what they get."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ class TransformerConfig:
     activation: Literal["gelu", "quick_gelu"] = "gelu"
     mlp: int | None = None  # width of the hidden layer; None: four times the width
     norm: Literal["layer", "rms"] = "layer"
+    post_norm: bool = False  # blocks normalise the sum they end in (Vaswani et al. 2017), nothing follows the last
+    eps: float = 1e-5
 
 
 class QuickGELU(nn.Module):
@@ -28,13 +30,13 @@ class QuickGELU(nn.Module):
 
 
 def normalise(config: TransformerConfig) -> nn.Module:
-    return nn.RMSNorm(config.width, eps=1e-5) if config.norm == "rms" else nn.LayerNorm(config.width)
+    return (nn.RMSNorm if config.norm == "rms" else nn.LayerNorm)(config.width, eps=config.eps)
 
 
 class Block(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        width, hidden = config.width, config.mlp or 4 * config.width
+        width, hidden, self.post_norm = config.width, config.mlp or 4 * config.width, config.post_norm
         activation = QuickGELU() if config.activation == "quick_gelu" else nn.GELU()
         self.norm_1, self.attention = normalise(config), Attention(width, config.heads)
         self.norm_2, self.mlp = normalise(config), nn.Sequential(
@@ -42,6 +44,10 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, before: KV | None, mask: Tensor | None) -> tuple[Tensor, KV]:
+        if self.post_norm:
+            y, kv = self.attention(x, before, mask)
+            x = self.norm_1(x + y)
+            return self.norm_2(x + self.mlp(x)), kv
         y, kv = self.attention(self.norm_1(x), before, mask)
         x = x + y
         return x + self.mlp(self.norm_2(x)), kv
@@ -58,7 +64,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = normalise(config)
+        self.norm = nn.Identity() if config.post_norm else normalise(config)
         self.apply(self._init)
 
     def _init(self, module: nn.Module) -> None:

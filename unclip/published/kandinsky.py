@@ -8,7 +8,7 @@ published apart, and are named together.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from unclip.errors import UnclipError
 from unclip.models.clip import CLIP
 from unclip.models.decoder import Condition
 from unclip.models.encoded_decoder import EncodedDecoder
+from unclip.models.multilingual import MultilingualCLIP, MultilingualTokenizer
 from unclip.models.prior import Prior
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.vqgan import VQGAN
@@ -30,13 +31,25 @@ from unclip.weights import diffusers, hub, load
 from unclip.weights.config import read_json
 from unclip.weights.family import Schema
 from unclip.weights.scheduler import Scheduler
+from unclip.weights.sentencepiece import load_tokenizer
 
 CONFIG = "scheduler_config.json"
 DEFAULTS: dict[str, Any] = {"steps": 100, "guidance": 4.0, "prior_steps": 25, "prior_guidance": 4.0, "best_of": 1,
                             "prior_sampler": "ddpm"}  # fmt: skip
-KINDS = ("KandinskyV22Pipeline", "KandinskyV22CombinedPipeline", "KandinskyV22Img2ImgPipeline",
-         "KandinskyV22Img2ImgCombinedPipeline")  # fmt: skip
+KINDS = tuple(f"Kandinsky{version}{form}Pipeline" for version in ("", "V22")
+              for form in ("", "Combined", "Img2Img", "Img2ImgCombined"))  # fmt: skip
 PRIORS = {"2.1": "kandinsky-community/kandinsky-2-1-prior", "2.2": "kandinsky-community/kandinsky-2-2-prior"}
+
+
+class Words(NamedTuple):
+    """How the decoder of 2.1 reads captions."""
+
+    tokenizer: MultilingualTokenizer
+    net: MultilingualCLIP
+
+    def read(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Captions → encoded text [B, 77, width], padding with the rest, and what sums it up [B, D]."""
+        return self.net(self.tokenizer.encode(texts).to(device))
 
 
 class Kandinsky(Karlo):
@@ -45,11 +58,14 @@ class Kandinsky(Karlo):
     system = None
 
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: EncodedDecoder, movq: VQGAN,
-                 scheduler: Scheduler, name: str = "kandinsky", digest: str = ""):  # fmt: skip
+                 scheduler: Scheduler, words: Words | None = None, name: str = "kandinsky",
+                 digest: str = ""):  # fmt: skip
+        check_fit(clip, prior, decoder, movq, words)
         self.tokenizer, self.name, self.digest = tokenizer, name, digest
         self.clip, self.prior, self.decoder = clip, prior, decoder  # pyright: ignore[reportIncompatibleVariableOverride]
         self.prior_ar, self.upsampler, self.upsampler_1024, self.students = None, None, None, {}
-        self.movq, self.scheduler, self.factor = movq, scheduler, 2 ** (len(movq.config.multiples) - 1)
+        self.words, self.movq, self.scheduler = words, movq, scheduler
+        self.factor = 2 ** (len(movq.config.multiples) - 1)
         self.defaults = DEFAULTS | {"sampler": scheduler.sampler}  # pyright: ignore[reportAttributeAccessIssue]
         self.to("cpu", torch.float32)
 
@@ -58,7 +74,7 @@ class Kandinsky(Karlo):
         for text in dict.fromkeys(texts):
             here = no_z_i & torch.tensor([text == other for other in texts], device=self.device)
             z_i = torch.where(here[:, None], self.absent(text), z_i) if here.any() else z_i
-        return net.condition(z_i)
+        return net.condition(z_i, *(self.words.read(texts, self.device) if self.words else ()))
 
     def absent(self, negative: str) -> Tensor:
         """What stands for no z_i, [1, D]: z_i of a grey picture, or what the prior draws for the negative prompt."""
@@ -108,7 +124,11 @@ class Kandinsky(Karlo):
 
     @property
     def parts(self) -> dict[str, Any]:
-        return super().parts | {"movq": self.movq}
+        return super().parts | {"movq": self.movq} | ({"words": self.words.net} if self.words else {})
+
+    def cut(self, text: str) -> str:
+        """The longer tail, of the prior's reading or the decoder's."""
+        return max(super().cut(text), self.words.tokenizer.cut(text) if self.words else "", key=len)
 
 
 # ---- weights -------------------------------------------------------------------------------------------------------
@@ -137,11 +157,12 @@ def from_folder(folder: Path, prior: str | Path | None = None) -> Kandinsky:
     place, prefix = find_prior(folder, prior, kind)
     tokenizer, clip, net = read_prior(place, prefix)
     decoder, movq, scheduler = read_decoder(folder)
+    words = read_words(folder) if decoder.config.text else None
     spaces = {str(place): net.config.embed, str(folder): decoder.config.embed}
     if len(set(spaces.values())) > 1:
         told = " and ".join(f"{where!r} {embed}" for where, embed in spaces.items())
         raise UnclipError(f"prior and decoder have z_i of different spaces: {told} numbers; use two of one Kandinsky")
-    return Kandinsky(tokenizer, clip, net, decoder, movq, scheduler, name)
+    return Kandinsky(tokenizer, clip, net, decoder, movq, scheduler, words, name)
 
 
 def find_prior(folder: Path, prior: str | Path | None, kind: str) -> tuple[Path, str]:
@@ -184,7 +205,32 @@ def read_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Enco
     return decoder, movq, scheduler
 
 
+def read_words(folder: Path, dtype: torch.dtype = torch.float32) -> Words:
+    net: Any = load.load(existing(folder / "text_encoder"), dtype=dtype)
+    return Words(load_tokenizer(existing(folder / "tokenizer")), net)
+
+
 def existing(folder: Path) -> Path:
     if not folder.is_dir():
         raise UnclipError(f"{str(folder.parent)!r} lacks {folder.name}/; fetch it again, whole")
     return folder
+
+
+def check_fit(clip: CLIP, prior: Prior, decoder: EncodedDecoder, movq: VQGAN, words: Words | None) -> None:
+    """Parts that were not trained together would draw noise without a word."""
+    c, p, d = clip.config, prior.config, decoder.config
+    agree = {
+        "embedding spaces": {"clip": c.embed, "prior": p.embed, "decoder": d.embed},
+        "widths of encoded text": {"clip": c.text.width, "prior": p.text},
+        "caption lengths": {"clip": c.context, "prior": p.context},
+        "latents": {"decoder": d.channels, "movq": movq.config.embed},
+    }
+    if words:
+        w = words.net.config
+        agree["widths of what the decoder reads"] = {"decoder": (d.text, d.pooled), "words": (w.text.width, w.embed)}
+        if words.tokenizer.vocab_size > w.vocab:
+            raise UnclipError(f"the tokenizer has {words.tokenizer.vocab_size} entries, but the decoder's text encoder "
+                              f"knows {w.vocab}; use its own")  # fmt: skip
+    for what, values in agree.items():
+        if len(set(values.values())) > 1:
+            raise UnclipError(f"these parts have different {what}: {values}; use parts trained together")
