@@ -49,7 +49,8 @@ def open_file(path: str | Path) -> File:
                     return open_legacy(mapped(path))
     except OSError as e:
         raise UnclipError(f"cannot read {name!r}: {e.strerror or e}") from e
-    if head[:1] == b"\x80" or head[257:262] == b"ustar":
+    # The length of safetensors' header may begin with a pickle's byte; what follows its eight bytes is a brace.
+    if (head[:1] == b"\x80" and head[8:9] != b"{") or head[257:262] == b"ustar":
         raise UnclipError(f"{name!r} is a pickle or an archive of before 2017, which are not read; save it again")
     return open_safetensors(path)
 
