@@ -134,15 +134,16 @@ def test_the_temperature_falls():
 
 
 @pytest.mark.slow
-def test_the_dvae_by_heart(eight, memorise):
-    """What hard codes tell is the picture, colour and all. The choice is noisy: four draws of each picture help."""
+def test_the_dvae_by_heart(eight, memorise, nearest):
+    """Each picture has codes of its own, whose picture is nearest to it. (The choice is noisy: four draws of each.)"""
     torch.manual_seed(0)
-    net = DVAE(DVAEConfig(16, 32, 16, anneal=600, pyramid=SIDE))
-    memorise(net, lambda g: net.loss(eight.repeat(4, 1, 1, 1), g), 1000, 1e-2)
+    net = DVAE(DVAEConfig(16, 32, 16, anneal=400, pyramid=SIDE))
+    memorise(net, lambda g: net.loss(eight.repeat(4, 1, 1, 1), g), 600, 1e-2)
     with torch.no_grad():
         codes = net.encode(eight)
-        error, mean = F.mse_loss(net.decode(codes), eight), F.mse_loss(eight.mean(0).expand_as(eight), eight)
-    assert error < mean / 5, f"{error:.4f} of {mean:.4f}"
+        error, which = nearest(net.decode(codes), eight)
+    mean = F.mse_loss(eight.mean(0).expand_as(eight), eight)
+    assert error.mean() < mean / 2 and (which == torch.arange(8)).sum() >= 7, f"{error} of {mean:.4f}, {which}"
     assert len(set(map(tuple, codes.flatten(1).tolist()))) == 8
 
 
