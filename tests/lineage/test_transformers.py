@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.distributions import Laplace
 
 from unclip.diffusion.draw import Draw
@@ -135,16 +134,18 @@ def test_the_temperature_falls():
 
 @pytest.mark.slow
 def test_the_dvae_by_heart(eight, memorise, nearest):
-    """Each picture has codes of its own, whose picture is nearest to it. (The choice is noisy: four draws of each.)"""
+    """Hard codes tell every shape and half of the colours: an absolute error is content with the others' median.
+
+    (The choice is noisy: four draws of each picture.)
+    """
     torch.manual_seed(0)
     net = DVAE(DVAEConfig(16, 32, 16, anneal=400, pyramid=SIDE))
     memorise(net, lambda g: net.loss(eight.repeat(4, 1, 1, 1), g), 600, 1e-2)
     with torch.no_grad():
-        codes = net.encode(eight)
-        error, which = nearest(net.decode(codes), eight)
-    mean = F.mse_loss(eight.mean(0).expand_as(eight), eight)
-    assert error.mean() < mean / 2 and (which == torch.arange(8)).sum() >= 7, f"{error} of {mean:.4f}, {which}"
-    assert len(set(map(tuple, codes.flatten(1).tolist()))) == 8
+        error, which = nearest(net.decode(net.encode(eight)), eight)
+    own = torch.arange(8)
+    assert torch.equal(which // 4, own // 4) and (which == own).sum() >= 4, f"{which}"
+    assert error.max() < 0.02, f"{error}"
 
 
 @pytest.mark.slow
