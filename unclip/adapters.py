@@ -20,6 +20,8 @@ def load_lora(self: "UnCLIP", file: str | Path, scale: float = 1.0) -> "UnCLIP":
     """
     if not -10 <= scale <= 10:
         raise UnclipError(f"the scale of adapter {str(file)!r} is {scale}; it must be from -10 to 10, and 1 is usual")
+    if self.shelf is not None:
+        raise UnclipError("an adapter is added to weights that stay in memory; leave it out, or the limit of memory")
     adapter = Adapter.load(file)
     part = adapter.config.part
     if part in self.students or not isinstance(net := self.parts.get(part), nn.Module):

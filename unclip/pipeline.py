@@ -377,7 +377,8 @@ class UnCLIP:
         limit = parse_memory(memory)
         with deferring() as later:
             system = read(folder, *given).to(place, dtype)
-        system.shelf = Shelf(system.parts, later, limit, place)
+        nets = {name: net for name, net in system.parts.items() if isinstance(net, nn.Module)}
+        system.shelf = Shelf(nets, later, limit, place)
         print(system.shelf.plan(), file=sys.stderr)
         return system
 

@@ -126,6 +126,15 @@ def test_a_student_takes_on_the_adapters_of_its_teacher(quick, style, tmp_path):
     assert pixels(again, fast=2) == pixels(system, fast=2)  # the student that was saved is for the merged weights
 
 
+def test_in_little_memory_there_are_no_adapters(quick, style, tmp_path, capsys):
+    system, _ = quick
+    small = UnCLIP.from_pretrained(tmp_path / "quick", device="cpu", memory="6GB")
+    assert pixels(small) == pixels(system)
+    for ask in (lambda: pixels(small, fast=2), lambda: small.load_lora(style)):
+        with pytest.raises(UnclipError, match="leave .* or the limit of memory"):
+            ask()
+
+
 def test_a_student_of_another_teacher_is_refused(quick):
     system, student = quick
     system.decoder.unet.conv_in.weight.data += 1
