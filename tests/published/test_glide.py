@@ -1,7 +1,9 @@
 """GLIDE from files that are known by their content: what it draws, what it keeps, and what it says when parts lack."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +15,9 @@ from unclip.errors import UnclipError
 from unclip.pictures import to_pil
 from unclip.pipeline import UnCLIP
 from unclip.published.glide import GLIDE, fast
+from unclip.settings import Request, Settings
 
+GOLDEN = Path(__file__).parent.parent / "golden"
 FEW = {"steps": 2, "upsampler_steps": 2, "progress": False}
 
 
@@ -34,6 +38,58 @@ def test_it_draws_small_and_large_by_its_own_defaults(put):
     assert drawn.params["sampler"] == "ddpm"
     assert glide.generate("a red fox", seed=6, **FEW).images[0] == drawn.images[1]
     assert glide.generate("a red fox", size=8, **FEW).images[0].size == (8, 8)
+
+
+def rows(betas: torch.Tensor, kept: list[int]) -> list[tuple[int, float, float]]:
+    """(t, alpha-bar there, alpha-bar one step on) of a respaced chain, from noise to data."""
+    abar = (1 - betas).cumprod(0)
+    before = [1.0, *abar[kept[:-1]].tolist()]
+    return list(zip(kept, abar[kept].tolist(), before, strict=True))[::-1]
+
+
+def estimate(y: torch.Tensor, x: torch.Tensor, a: float) -> torch.Tensor:
+    return ((x - (1 - a) ** 0.5 * y[:, :3]) / a**0.5).clamp(-1, 1)
+
+
+@torch.no_grad()
+def test_the_way_of_the_published_notebook(put):
+    """DDPM's steps with guidance 3 at the small size; 27 of DDIM's, from noise times 0.997, at the large one."""
+    glide = UnCLIP.from_pretrained(put("base", "upsample"))
+    assert isinstance(glide, GLIDE)
+    g = torch.Generator().manual_seed(0)
+    noises = [torch.randn(1, 3, 8, 8, generator=g) for _ in range(5)]
+    start, f = torch.randn(1, 3, 32, 32, generator=g), torch.linspace(0, 1, 1001, dtype=torch.float64)
+    f = ((f + 0.008) / 1.008 * torch.pi / 2).cos() ** 2
+    cosine, linear = (1 - f[1:] / f[:-1]).clamp(max=0.999), torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+
+    tokens, seen = glide.tokenizer.encode(["a fox", ""], 12)
+    given, x, chain = glide.decoder.condition(tokens, seen), noises[0], rows(cosine, [0, 250, 500, 749, 999])
+    for i, (t, a, b) in enumerate(chain, 1):
+        y = glide.decoder(x.repeat(2, 1, 1, 1), torch.tensor([t, t]), given)
+        y[:1, :3] = y[1:, :3] + 3 * (y[:1, :3] - y[1:, :3])
+        x0, beta = estimate(y[:1], x, a), 1 - a / b
+        x = (b**0.5 * beta * x0 + (a / b) ** 0.5 * (1 - b) * x) / (1 - a)
+        if i < 5:
+            share, small = (y[:1, 3:] + 1) / 2, beta * (1 - b) / (1 - a)
+            x = x + beta ** (share / 2) * small ** ((1 - share) / 2) * noises[i]
+    low = ((x + 1) * 127.5).round() / 127.5 - 1
+    given, large = glide.upsampler.condition(tokens[:1], seen[:1], low), 0.997 * start
+    for t, a, b in rows(linear, np.load(GOLDEN / "glide_fast27.npz")["ts"].tolist()):
+        x0 = estimate(glide.upsampler(large, torch.tensor([t]), given), large, a)
+        large = b**0.5 * x0 + (1 - b) ** 0.5 * (large - a**0.5 * x0) / (1 - a) ** 0.5
+
+    class Replay(list):
+        def __call__(self, shape):
+            return self.pop(0)
+
+        like = __call__
+
+    request = glide.fit(Request(["a fox"], [0], settings=Settings(**glide.defaults | {"steps": 5})))
+    rest = (request.prompts[0], request)
+    drawn = glide.stage(glide.decoder, None, *rest, Replay(noises), lambda *_: None)
+    torch.testing.assert_close(drawn, x, rtol=0, atol=1e-4)
+    drawn = glide.stage(glide.upsampler, x, *rest, Replay([start]), lambda *_: None)
+    torch.testing.assert_close(drawn, large, rtol=0, atol=1e-4)
 
 
 def test_every_part_of_the_prompt_counts(put):
@@ -120,6 +176,8 @@ def test_on_the_command_line(put, tmp_path, photo, capsys):
     assert "sha256 equal" in capsys.readouterr().out
     assert main(["inspect", str(hole), "--replay", "--source", str(photo), "--json", *rest]) == 0
     assert json.loads(capsys.readouterr().out)["same"]
+    assert main(["inspect", str(folder)]) == 0
+    assert capsys.readouterr().out.count("GLIDE (of unpublished size), stage decoder") == 4
     assert main(["variations", str(photo), *rest]) == 2
     assert main(["upscale", str(photo), *rest]) == 2
     assert capsys.readouterr().err.count("\n") == 2

@@ -56,7 +56,7 @@ class GLIDE(Chain):
 
     @property
     def parts(self) -> dict[str, Any]:
-        nets = {f"{name}_inpaint": net for name, net in self.inpainters.items()}
+        nets = {f"inpaint_{name}": net for name, net in self.inpainters.items()}
         nets |= {"clip_image": self.look, "clip_text": self.caption}
         return super().parts | {name: net for name, net in nets.items() if net is not None}
 
@@ -115,7 +115,8 @@ class GLIDE(Chain):
         usual: dict[str, Any] = {"guidance": INPAINTING if prompt else 1.0,
                                  "size": small if max(image.size) <= small else None}  # fmt: skip
         session = Session(self, [prompt] * n, seed, **usual | options)
-        nets = {name: net for name, net in nets.items() if net.config.size <= (session.s.size or small)}
+        nets = {name: net.to(memory_format=torch.channels_last) for name, net in nets.items()
+                if net.config.size <= (session.s.size or small)}  # fmt: skip
         kept, cells = {}, None
         for net in nets.values():
             x0, known = (v.to(self.device) for v in kept_at(image, new, net.config.size))
