@@ -115,8 +115,9 @@ class GLIDE(Chain):
         usual: dict[str, Any] = {"guidance": INPAINTING if prompt else 1.0,
                                  "size": small if max(image.size) <= small else None}  # fmt: skip
         session = Session(self, [prompt] * n, seed, **usual | options)
-        nets = {name: net.to(memory_format=torch.channels_last) for name, net in nets.items()
-                if net.config.size <= (session.s.size or small)}  # fmt: skip
+        nets = {name: net for name, net in nets.items() if net.config.size <= (session.s.size or small)}
+        for net in nets.values():
+            net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         kept, cells = {}, None
         for net in nets.values():
             x0, known = (v.to(self.device) for v in kept_at(image, new, net.config.size))
