@@ -146,6 +146,16 @@ def test_what_lacks_is_told_in_a_line(put, names, ask, told):
     assert "\n" not in str(e.value)
 
 
+def test_little_memory_changes_nothing(put, photo, capsys):
+    folder = put("base", "upsample", "base_inpaint", "clip_image", "clip_text")
+    glide, frugal = UnCLIP.from_pretrained(folder), UnCLIP.from_pretrained(folder, memory="8GB")
+    assert "upsampler_256: load" in capsys.readouterr().err
+    assert next(frugal.decoder.parameters()).is_meta
+    ask = {"n": 2, "clip_guidance": 3, **FEW}
+    assert frugal.generate("a fox", **ask).images == glide.generate("a fox", **ask).images
+    assert frugal.inpaint(photo, (0, 0, 9, 9), **FEW).images == glide.inpaint(photo, (0, 0, 9, 9), **FEW).images
+
+
 def test_two_of_a_kind_and_what_needs_a_z_i(put, photo):
     folder = put("base")
     glide = UnCLIP.from_pretrained(folder)

@@ -67,12 +67,13 @@ class Chain(UnCLIP):
         s = request.settings
         steps = sum({"decoder": s.steps, "upsampler": s.upsampler_steps}[name] for name in nets)
         with Reporter(request.callback, progress, len(request.seeds), steps) as report:
-            for i, (prompt, seed) in enumerate(zip(request.prompts, request.seeds, strict=True)):
-                x = None
+            jobs = list(enumerate(zip(request.prompts, request.seeds, strict=True)))
+            for group in [jobs] if self.shelf else [[job] for job in jobs]:  # as `UnCLIP.draw` does
+                drawn: list[Any] = [None] * len(group)
                 for name, net in nets.items():
-                    x = self.stage(net, x, prompt, request, Draw([seed], name), partial(report, i, name), kept)
-                assert x is not None
-                yield x
+                    drawn = [self.stage(net, x, prompt, request, Draw([seed], name), partial(report, i, name), kept)
+                             for x, (i, (prompt, seed)) in zip(drawn, group, strict=True)]  # fmt: skip
+                yield from drawn
 
     @property
     def parts(self) -> dict[str, Any]:

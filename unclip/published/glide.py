@@ -56,9 +56,10 @@ class GLIDE(Chain):
 
     @property
     def parts(self) -> dict[str, Any]:
-        nets = {f"inpaint_{name}": net for name, net in self.inpainters.items()}
-        nets |= {"clip_image": self.look, "clip_text": self.caption}
-        return super().parts | {name: net for name, net in nets.items() if net is not None}
+        drawing = super().parts  # some of these may be what inpaints, too
+        nets = {f"inpaint_{name}": net for name, net in self.inpainters.items() if net not in drawing.values()}
+        nets |= {"guide_image": self.look, "guide_text": self.caption}
+        return drawing | {name: net for name, net in nets.items() if net is not None}
 
     def fit(self, request: Request) -> Request:
         if request.settings.clip_guidance and self.look is None:
@@ -116,7 +117,7 @@ class GLIDE(Chain):
                                  "size": small if max(image.size) <= small else None}  # fmt: skip
         session = Session(self, [prompt] * n, seed, **usual | options)
         nets = {name: net for name, net in nets.items() if net.config.size <= (session.s.size or small)}
-        for net in nets.values():
+        for net in nets.values() if self.shelf is None else ():
             net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         kept, cells = {}, None
         for net in nets.values():
