@@ -21,7 +21,7 @@ from unclip.nn.unet import UNet
 from unclip.weights.checkpoint import Later
 
 METHODS = ("condition", "encode", "decode", "sample", "measure")  # by which networks are used, beside being called
-SELDOM = ("image", "prior_ar", "upsampler_1024", "fast", "inpaint", "guide")  # in names of what a caption may do without
+SELDOM = ("image", "prior_ar", "upsampler_1024", "fast", "inpaint", "guide")  # in names of what not every caption needs
 
 
 def parse_memory(memory: str | float) -> int:
