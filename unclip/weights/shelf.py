@@ -74,7 +74,8 @@ def work(net: nn.Module, part: nn.Module) -> int:
             u, batch = module.config, 1 if hasattr(part, "turns") else 2  # guidance runs two halves at once
             side = getattr(c, "size", 64) // u.patch
             maps = [width * (side >> level) ** 2 for level, width in enumerate(u.channels)]
-            total += 4 * batch * ((u.depth + 1) * sum(maps) + 8 * max(maps))
+            largest = max(p.numel() for p in module.parameters())  # convolutions turn their weights to another layout
+            total += 4 * batch * ((u.depth + 1) * sum(maps) + 20 * max(maps)) + 8 * largest
         elif isinstance(module, Transformer):
             t = module.config
             total += 4 * 2 * (getattr(c, "context", 256) + 8) * t.width * (2 * t.depth + 24)
