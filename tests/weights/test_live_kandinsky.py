@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from unclip.edit.fill import kept
+from unclip.edit.session import Session
 from unclip.errors import UnclipError
 from unclip.pipeline import UnCLIP
+from unclip.published.kandinsky import NATIVE, standing
 from unclip.settings import Settings
+from unclip.weights import kandinsky, karlo, openai_clip, vqgan
+from unclip.weights.match import prepare
 
 pytestmark = pytest.mark.slow
 DDIM = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False,
@@ -160,6 +166,74 @@ def test_kandinsky_2_1_draws_the_same(kandinsky_21, replay, tmp_path):
     assert abs(drawn - theirs).max() < 1e-4
     assert theirs.std() > 0.05 and ((theirs > 0) & (theirs < 1)).mean() > 0.5
     assert system.cut("a red fox " * 40).startswith("a red fox a") and not system.cut("a red fox")
+
+
+@torch.inference_mode()
+def test_the_inpainting_decoder_fills_in_the_same(d, t, clip_tokenizer, replay, tmp_path):
+    """As published: the known part joined by channel and put back after each step."""
+    first = prior(d, t, clip_tokenizer, "KandinskyV22PriorPipeline")
+    pipe = d.KandinskyV22InpaintPipeline(unet=unet(d, 5, **IMAGE), scheduler=d.DDPMScheduler(**DDPM), movq=movq(d, 0.3))
+    pipe.set_progress_bar_config(disable=True)
+    first.save_pretrained(tmp_path / "prior")
+    pipe.save_pretrained(tmp_path / "decoder")
+    system: Any = UnCLIP.from_pretrained(tmp_path)
+    picture, new = Image.new("RGB", (64, 64), (200, 40, 90)), Image.new("L", (64, 64), 0)
+    new.paste(255, (10, 20, 45, 52))
+    g, (x0, known) = torch.Generator().manual_seed(5), kept(picture, new, 64)
+    x0 = torch.where(known, x0, torch.tensor(-1.0))  # both see nothing of what is drawn anew
+    z_i, null = torch.randn(1, 32, generator=g), system.absent("")
+    g.manual_seed(6)
+    theirs = pipe(z_i, x0.clone(), (~known[:, :1]).float(), null, height=64, width=64, num_inference_steps=10,
+                  generator=g, output_type="pt").images  # fmt: skip
+    session = Session(system, [""], steps=10, guidance=4.0, size=64)
+    latent, rest = system.enter(x0), standing(known[:, :1], 8)
+    assert 0 < rest.mean() < 1
+    *_, (x, _) = system.filling(z_i, "", latent, rest, replay(6), session)
+    assert (system.leave(x) - theirs).abs().max() < 1e-4
+    drawn = system.inpaint(picture, new, "a fox", steps=2, prior_steps=2, progress=False).images[0]
+    assert drawn.size == (64, 64) and drawn.getpixel((0, 0)) == (200, 40, 90) != drawn.getpixel((30, 40))
+    assert system.generate("a fox", steps=2, prior_steps=2, progress=False).images[0].size == (64, 64)
+
+
+def test_pictures_are_manipulated(pair, tmp_path):
+    """What our own system does, through latents."""
+    system, few = UnCLIP.from_pretrained(tmp_path), {"steps": 4, "prior_steps": 2, "progress": False}
+    picture = Image.new("RGB", (80, 64), (200, 40, 90))
+    at = system.invert(picture, **few)
+    assert at.z_i.shape == (1, 32) and at.x_T.shape == (1, 4, 8, 8)
+    assert len(system.variations(picture, n=2, **few).images) == 2
+    assert len(system.interpolate([picture], ["a fox"], frames=3, **few).images) == 3
+    assert len(system.text_diff(picture, "a fox", frames=2, **few).images) == 2
+    assert system.img2img(picture, "a fox", size=128, **few).images[0].size == (128, 128)
+    box = system.inpaint(picture, (10, 10, 40, 50), rounds=1, negative_prompt="grey", **few).images[0]
+    assert box.size == (80, 64) and box.getpixel((0, 0)) == (200, 40, 90)
+
+
+def test_kandinsky_2_1s_own_files(kandinsky_21, tmp_path):
+    """The networks of a folder of diffusers under the names that they were first published with: the same weights. How
+    many heads there are such files do not say, and these are not 64 wide: in attention another order comes of it."""
+    system: Any = UnCLIP.from_pretrained(tmp_path)
+    own = tmp_path / "own"
+    own.mkdir()
+    parts = [("prior", system.prior, karlo.KARLO_PRIOR), ("decoder", system.decoder, kandinsky.KANDINSKY_21),
+             ("movq", system.movq, vqgan.MOVQ_21), ("clip", system.clip, openai_clip.OPENAI_CLIP)]  # fmt: skip
+    for name, net, family in parts:
+        ours, m = net.state_dict(), prepare(family, net.config)
+        theirs = {key: tensor.clone() for name, way in m.sources.items()
+                  for key, tensor in zip(way.theirs, way.back(ours[name]), strict=True)}  # fmt: skip
+        torch.save(theirs, own / NATIVE[name])
+    torch.save([system.prior.space.mean, system.prior.space.deviation], own / NATIVE["space"])
+    shutil.copytree(tmp_path / "decoder" / "text_encoder", own / "text_encoder")
+    shutil.copytree(tmp_path / "decoder" / "tokenizer", own / "text_encoder", dirs_exist_ok=True)
+    again = UnCLIP.from_pretrained(own)
+    for name, net in system.parts.items():
+        found = again.parts[name].state_dict()
+        for key, tensor in net.state_dict().items():
+            assert "attention" in key or torch.equal(found[key], tensor), (name, key)
+    assert again.generate("a fox", steps=2, prior_steps=2, size=64, progress=False).images[0].size == (64, 64)
+    (own / NATIVE["space"]).unlink()
+    with pytest.raises(UnclipError, match="lacks ViT-L-14_stats.th; put it there"):
+        UnCLIP.from_pretrained(own)
 
 
 @pytest.fixture

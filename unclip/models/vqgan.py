@@ -5,6 +5,7 @@ Pictures become a grid of vectors, each the nearest of a codebook; the decoder d
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ class VQGANConfig:
     embed: int = 256  # width of a code
     codes: int = 1024
     spatial: bool = False  # MoVQ: scale and shift of the decoder's norms come from the codes
+    groups: int = 32  # of all other norms
 
 
 class SpatialNorm(nn.Module):
@@ -41,9 +43,11 @@ class SpatialNorm(nn.Module):
 
 
 class PlainNorm(nn.Module):
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, groups: int = 32):
         super().__init__()
         self.norm = GroupNorm(channels, 1e-6)
+        if channels % groups == 0:
+            self.norm.num_groups = groups
 
     def forward(self, h: Tensor, z: Tensor | None) -> Tensor:
         return self.norm(h)
@@ -116,16 +120,17 @@ class Encoder(nn.Module):
     def __init__(self, config: VQGANConfig):
         super().__init__()
         c, widths = config, [config.channels * m for m in config.multiples]
+        norm = partial(PlainNorm, groups=c.groups)
         self.conv_in = nn.Conv2d(3, c.channels, 3, padding=1)
         self.levels, width = nn.ModuleList(), c.channels
         for i, out in enumerate(widths):
             resize = Down(out) if i + 1 < len(widths) else nn.Identity()
-            self.levels.append(Level(width, out, c.depth, i in c.attention, PlainNorm, resize))
+            self.levels.append(Level(width, out, c.depth, i in c.attention, norm, resize))
             width = out
         self.middle = nn.ModuleList(
-            [Block(width, width, PlainNorm), GridAttention(width, PlainNorm), Block(width, width, PlainNorm)]
+            [Block(width, width, norm), GridAttention(width, norm), Block(width, width, norm)]
         )
-        self.norm_out, self.conv_out = PlainNorm(width), nn.Conv2d(width, c.latent, 3, padding=1)
+        self.norm_out, self.conv_out = norm(width), nn.Conv2d(width, c.latent, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -142,7 +147,7 @@ class Decoder(nn.Module):
         c, widths = config, [config.channels * m for m in config.multiples]
 
         def norm(channels: int) -> nn.Module:
-            return SpatialNorm(channels, c.embed) if c.spatial else PlainNorm(channels)
+            return SpatialNorm(channels, c.embed) if c.spatial else PlainNorm(channels, c.groups)
 
         width = widths[-1]
         self.conv_in = nn.Conv2d(c.latent, width, 3, padding=1)

@@ -5,17 +5,24 @@ all. An absent z_i is that of a grey picture, or what the prior draws for the ne
 published apart, and are named together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise
+from unclip import edit
+from unclip.diffusion.denoiser import Denoise, Estimate
 from unclip.diffusion.draw import Draw
 from unclip.diffusion.guidance import Threshold
+from unclip.diffusion.levels import mix
+from unclip.diffusion.samplers import walk
+from unclip.edit.fill import kept, put_back
+from unclip.edit.session import Session
 from unclip.errors import UnclipError
 from unclip.models.clip import CLIP
 from unclip.models.decoder import Condition
@@ -25,19 +32,23 @@ from unclip.models.prior import Prior
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.vqgan import VQGAN
 from unclip.pipeline import STEPS, Tell
-from unclip.published.karlo import Karlo, clip_tokenizer, fill, towers
-from unclip.settings import Request, Settings
-from unclip.weights import diffusers, hub, load
+from unclip.published.karlo import Karlo, clip_tokenizer, fill, set_space, towers
+from unclip.settings import Generated, Request, Settings
+from unclip.weights import diffusers, hub, kandinsky, karlo, load, openai_clip, vqgan
 from unclip.weights.config import read_json
-from unclip.weights.family import Schema
+from unclip.weights.container import open_file
+from unclip.weights.family import Family, Schema
 from unclip.weights.scheduler import Scheduler
 from unclip.weights.sentencepiece import load_tokenizer
 
 CONFIG = "scheduler_config.json"
+# As 2.1 was first published, and the CLIP that OpenAI did.
+NATIVE = {"prior": "prior_fp16.ckpt", "decoder": "decoder_fp16.ckpt", "inpainting": "inpainting_fp16.ckpt",
+          "movq": "movq_final.ckpt", "space": "ViT-L-14_stats.th", "clip": "ViT-L-14.pt"}  # fmt: skip
 DEFAULTS: dict[str, Any] = {"steps": 100, "guidance": 4.0, "prior_steps": 25, "prior_guidance": 4.0, "best_of": 1,
                             "prior_sampler": "ddpm"}  # fmt: skip
 KINDS = tuple(f"Kandinsky{version}{form}Pipeline" for version in ("", "V22")
-              for form in ("", "Combined", "Img2Img", "Img2ImgCombined"))  # fmt: skip
+              for form in ("", "Combined", "Img2Img", "Img2ImgCombined", "Inpaint", "InpaintCombined"))  # fmt: skip
 PRIORS = {"2.1": "kandinsky-community/kandinsky-2-1-prior", "2.2": "kandinsky-community/kandinsky-2-2-prior"}
 
 
@@ -69,6 +80,13 @@ class Kandinsky(Karlo):
         self.defaults = DEFAULTS | {"sampler": scheduler.sampler}  # pyright: ignore[reportAttributeAccessIssue]
         self.to("cpu", torch.float32)
 
+    def guided(
+        self, z_i: Tensor, prompt: str | Sequence[str], negative: str, s: Settings, blind: bool = False
+    ) -> tuple[Denoise, Condition]:
+        denoise, given = super().guided(z_i, prompt, negative, s, blind)
+        nothing = torch.zeros(len(given.emb), self.decoder.config.unet.layout, *self.shape(s)[1:], device=self.device)
+        return denoise, given._replace(layout=nothing) if nothing.numel() else given
+
     def condition(self, net: Any, z_i: Tensor, texts: Sequence[str], no_z_i: Tensor) -> Condition:
         """What the decoder is told: z_i [B, D], that of the text where `no_z_i` [B] is true, and B captions."""
         for text in dict.fromkeys(texts):
@@ -98,6 +116,38 @@ class Kandinsky(Karlo):
         x, step = draw(self.shape(s)).to(self.device), self.scheduler.step if own else STEPS[s.sampler]
         return self.leave(self.sample(denoise, x, levels, step, draw.like, tell, given))
 
+    def fill_in(self, image: Image.Image, new: Image.Image, prompt: str, n: int, seed: int, rounds: int,
+                **options: Any) -> Generated:  # fmt: skip
+        """As `edit.fill_in`. A decoder tuned to inpaint does it as it was published, each level once: what is known is
+        joined to x by channel, and put back after each step, noised to its level."""
+        if not self.decoder.config.unet.layout:
+            return edit.fill_in(self, image, new, prompt, n, seed, rounds, **options)
+        session = Session(self, [prompt] * n, seed, **dict[str, Any](guidance=self.defaults["guidance"]) | options)
+        x0, known = (v.to(self.device) for v in kept(image, new, session.side))
+        wanted = [at.z_i for at in session.imagine([prompt] * n)] if prompt else [self.embed(x0)] * n
+        x0, known = self.enter(x0), standing(known[:, :1], self.factor)
+
+        def paint(i: int, tell: Tell) -> tuple[Tensor, Tensor]:
+            draw, steps = session.noise(i, "decoder"), session.s.steps
+            return self.follow(self.filling(wanted[i], prompt, x0, known, draw, session), steps, tell), wanted[i]
+
+        drawn = session.draw(paint, session.s.steps)
+        drawn.images = [put_back(picture, image, new) for picture in drawn.images]
+        return drawn
+
+    def filling(self, z_i: Tensor, prompt: str, x0: Tensor, known: Tensor, draw: Draw, session: Session
+                ) -> Iterator[tuple[Tensor, Estimate]]:  # fmt: skip
+        """The walk to latents [1, 4, h, w] that are x0 where `known` [1, 1, h, w] is 1."""
+        denoise, given = self.guided(z_i, prompt, session.request.negative, session.s)
+        told = torch.cat([x0 * known, known], dim=1).expand(len(given.emb), -1, -1, -1)
+        x = noise = draw(x0.shape[1:]).to(x0)
+        for at, to in self.scheduler.levels(self.decoder.config.diffusion.T, session.s.steps).down():
+            pair, step = [(at, to)], self.scheduler.step
+            ((x, est),) = walk(denoise, x, pair, step, draw.like, given=given._replace(layout=told))
+            x = torch.where(known == 1, mix((to.alpha, x0), (to.sigma, noise)), x)
+            yield x, est
+        yield torch.where(known == 1, x0, x), est
+
     def shape(self, s: Settings) -> tuple[int, int, int]:
         side = s.size // self.factor if s.size else self.decoder.config.size
         return self.decoder.config.channels, side, side
@@ -114,8 +164,8 @@ class Kandinsky(Karlo):
         size, grain = request.settings.size or self.sizes[0], self.factor * self.decoder.config.unet.grain
         if size % grain or size > 2048:
             raise UnclipError(f"size is {size}; these weights draw multiples of {grain} pixels, up to 2048")
-        self.prior_of(request.settings)
-        return replace(request, settings=self.hurried(replace(request.settings, size=size), request.negative))
+        fitted = super().fit(replace(request, settings=replace(request.settings, size=self.sizes[0])))
+        return replace(fitted, settings=replace(fitted.settings, size=size))
 
     @property
     def sizes(self) -> list[int]:
@@ -134,8 +184,17 @@ class Kandinsky(Karlo):
 # ---- weights -------------------------------------------------------------------------------------------------------
 
 
+def native(names: list[str]) -> list[str]:
+    """The files of 2.1 as it was first published, where a repository holds its prior's."""
+    if NATIVE["prior"] not in names:
+        return []
+    return [name for name in names if name in NATIVE.values() or name.startswith("text_encoder/")]
+
+
 def found_in(folder: Path) -> bool:
-    """Whether a folder is Kandinsky's: a pipeline as diffusers saves it, or two beside each other."""
+    """Whether a folder is Kandinsky's: 2.1 as first published, a pipeline as diffusers saves it, or two of them."""
+    if (folder / NATIVE["prior"]).is_file():
+        return True
     index = folder / "decoder" / hub.INDEX if (folder / "decoder").is_dir() else folder / hub.INDEX
     return index.is_file() and str(read_json(index).get("_class_name")).startswith("Kandinsky")
 
@@ -147,6 +206,8 @@ def from_folder(folder: Path, prior: str | Path | None = None) -> Kandinsky:
     that was published with the decoder is taken from the hub. Raises UnclipError for two that do not fit.
     """
     name = folder.name
+    if (folder / NATIVE["prior"]).is_file():
+        return from_native(folder)
     if (folder / "decoder").is_dir():
         folder, prior = folder / "decoder", folder / "prior" if prior is None else prior
     kind = read_json(folder / hub.INDEX).get("_class_name", "")
@@ -163,6 +224,22 @@ def from_folder(folder: Path, prior: str | Path | None = None) -> Kandinsky:
         told = " and ".join(f"{where!r} {embed}" for where, embed in spaces.items())
         raise UnclipError(f"prior and decoder have z_i of different spaces: {told} numbers; use two of one Kandinsky")
     return Kandinsky(tokenizer, clip, net, decoder, movq, scheduler, words, name)
+
+
+def from_native(folder: Path, dtype: torch.dtype = torch.float32) -> Kandinsky:
+    """2.1's own files; its decoder is the one tuned to inpaint where there is no other. Sampled by DDIM, as there."""
+
+    def part(name: str, family: Family) -> Any:
+        path = existing(folder / NATIVE[name])
+        return fill(open_file(path), family, path, dtype)
+
+    prior = part("prior", karlo.KARLO_PRIOR)
+    set_space(prior, existing(folder / NATIVE["space"]))
+    decoder = part("decoder" if (folder / NATIVE["decoder"]).is_file() else "inpainting", kandinsky.KANDINSKY_21)
+    net: Any = load.load(existing(folder / "text_encoder"), dtype=dtype)
+    return Kandinsky(Tokenizer.clip(), part("clip", openai_clip.OPENAI_CLIP), prior, decoder,
+                     part("movq", vqgan.MOVQ_21), Scheduler(offset=1, to_data=False),
+                     Words(load_tokenizer(folder / "text_encoder"), net), folder.name)  # fmt: skip
 
 
 def find_prior(folder: Path, prior: str | Path | None, kind: str) -> tuple[Path, str]:
@@ -210,10 +287,18 @@ def read_words(folder: Path, dtype: torch.dtype = torch.float32) -> Words:
     return Words(load_tokenizer(existing(folder / "tokenizer")), net)
 
 
-def existing(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise UnclipError(f"{str(folder.parent)!r} lacks {folder.name}/; fetch it again, whole")
-    return folder
+def existing(path: Path) -> Path:
+    if not path.exists():
+        raise UnclipError(f"{str(path.parent)!r} lacks {path.name}; put it there, or fetch the whole again")
+    return path
+
+
+def standing(known: Tensor, factor: int) -> Tensor:
+    """Where latents are known, 1 or 0, of pixels [1, 1, H, W] that are: as published, each by the first of its pixels,
+    and no neighbour of one that is not known, upwards and downwards to the right alone."""
+    hole = 1 - known[..., ::factor, ::factor].float()
+    near = hole.new_tensor([[1, 1, 0], [1, 1, 1], [0, 1, 1]])[None, None]
+    return (F.conv2d(hole, near, padding=1) == 0).float()
 
 
 def check_fit(clip: CLIP, prior: Prior, decoder: EncodedDecoder, movq: VQGAN, words: Words | None) -> None:

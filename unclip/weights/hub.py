@@ -149,7 +149,7 @@ def chosen(names: list[str], native: Choose) -> list[str]:
     pickles; or the own files of a public system. Never code, and no weights that would not be read."""
     from unclip.weights.load import NETWORKS, SHARD
 
-    about = [name for name in names if name.endswith((".json", ".md"))]
+    about = [name for name in names if name.endswith((".json", ".md", "sentencepiece.bpe.model"))]
     if own := native(names):
         return [*about, *own]
     found: dict[str, list[str]] = {}

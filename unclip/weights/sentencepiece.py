@@ -40,6 +40,8 @@ def pieces(data: bytes) -> tokenizers.Tokenizer:
             vocabulary.append((piece[1].decode(), struct.unpack("<f", piece.get(2, bytes(4)))[0]))
         elif number == 3 and isinstance(value, bytes):
             table = next((v for n, v in fields(value) if n == 2 and isinstance(v, bytes)), b"")
+    if len(vocabulary) < 4:
+        raise ValueError(f"it holds {len(vocabulary)} pieces")
     specials = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
     found = tokenizers.Tokenizer(models.Unigram([*specials, *vocabulary[3:], ("<mask>", 0.0)], 3, False))
     spaces = normalizers.Replace(Regex(r"\s+"), " ")

@@ -109,7 +109,12 @@ def config(found: Schema, block: str, attention: str) -> VQGANConfig:
     codes, embed = found.size("quantize.embedding.weight"), found.size("quantize.embedding.weight", 1)
     spatial = any(".conv_y." in key for key in found)
     multiples = tuple(width // channels for width in widths)
-    return VQGANConfig(channels, multiples, depth, on, found.size("encoder.conv_out.weight"), embed, codes, spatial)
+    said = found.about.get("config")
+    groups = said.get("norm_num_groups", 32) if isinstance(said, dict) else 32
+    if not isinstance(groups, int) or groups < 1 or any(width % groups for width in widths):
+        raise UnclipError(f"its config.json asks for norms of {groups!r} groups; one number that divides {widths}")
+    latent = found.size("encoder.conv_out.weight")
+    return VQGANConfig(channels, multiples, depth, on, latent, embed, codes, spatial, groups)
 
 
 def kl_config(found: Schema, key: str = "to_q") -> AutoencoderKLConfig:
