@@ -106,19 +106,24 @@ def test_the_recipe_as_it_stands_makes_a_network(make):
 
 def test_a_budget_becomes_steps(monkeypatch, tmp_path):
     """A fifth of the time shows the speed: here 30 steps, so 150 in all; and too few is said."""
-    calls = []
+    calls, speed = [], 30
 
     def fake(recipe, data, out, device, minutes, clock):
         assert clock is time.process_time  # a busy machine takes nothing from a system
         calls.append((recipe.train.steps, minutes))
-        steps = min(30, recipe.train.steps) if len(calls) == 1 else recipe.train.steps
-        (out / recipe.name / f"step-{steps:08d}").mkdir(parents=True)
+        before = budget.reached(out / recipe.name)
+        steps = before + speed if minutes == 2 else recipe.train.steps
+        (out / recipe.name / f"step-{steps:08d}").mkdir(parents=True, exist_ok=True)
 
     monkeypatch.setattr(budget, "train", fake)
     cpu = torch.device("cpu")
     assert budget.within(lineage.vae(), tmp_path, tmp_path, cpu, 10) == 150
     assert [steps for steps, _ in calls[1:]] == [150] and calls[0][1] == 2
-    (tmp_path / "gan" / "step-00000002").mkdir(parents=True)
+    assert budget.within(lineage.vae(), tmp_path, tmp_path, cpu, 10) == 150
+    assert len(calls) == 3  # the same command goes on by the same plan
+    (tmp_path / "ae" / "step-00000007").mkdir(parents=True)  # interrupted while it looked: how far it came says nothing
+    assert budget.within(lineage.ae(), tmp_path, tmp_path, cpu, 10) == 157
+    speed = 2
     with pytest.raises(UnclipError, match=r"10 steps .* longer --budget") as error:
         budget.within(lineage.gan(), tmp_path, tmp_path, cpu, 10)
     assert error.value.code == 1

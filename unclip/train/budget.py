@@ -20,6 +20,7 @@ from unclip.train.stages.lineage import corpus, unseen
 from unclip.train.state import checkpoints
 
 TIMES = "times.json"  # of a run: what each system took
+PLAN = "plan.json"  # of a stage: how many steps fit
 PROBE = 0.2  # share of the time that shows how many steps fit
 LEAST = 20  # steps; fewer draw nothing but noise
 
@@ -32,16 +33,18 @@ def clock(device: torch.device) -> Callable[[], float]:
 def within(recipe: Recipe, data: Path, out: Path, device: torch.device, minutes: float) -> int:
     """Train one stage for about `minutes`; the number of steps that made. Raises UnclipError when they are too few."""
     endless = replace(recipe, train=replace(recipe.train, steps=10**9))
-    before = reached(out / recipe.name)
-    if not before:
+    plan = out / recipe.name / PLAN
+    if not plan.exists():
+        before = reached(plan.parent)  # above 0 when this was interrupted before
         train(endless, data, out, device, PROBE * minutes, clock=clock(device))
-        before = reached(out / recipe.name)
-    steps = round(before / PROBE)
-    if steps < LEAST:
-        raise UnclipError(
-            f"{recipe.name}: {minutes:.3g} minutes give {steps} steps on this machine, too few for a first sample; "
-            f"use a longer --budget", code=1,
-        )  # fmt: skip
+        fit = round((reached(plan.parent) - before) / PROBE)
+        if fit < LEAST:
+            raise UnclipError(
+                f"{recipe.name}: {minutes:.3g} minutes give {fit} steps on this machine, too few for a first sample; "
+                f"use a longer --budget", code=1,
+            )  # fmt: skip
+        write_json(plan, {"steps": before + fit})
+    steps = json.loads(plan.read_text())["steps"]
     train(replace(recipe, train=replace(recipe.train, steps=steps)), data, out, device, minutes, clock=clock(device))
     return reached(out / recipe.name)
 
