@@ -61,11 +61,13 @@ class TextStage(Stage):
         return Batch(rows, self.corpus.images[:0], lines, torch.ones(len(rows), dtype=torch.bool))
 
     def pair(self, meta: dict, rng: random.Random) -> tuple[str, str]:
-        """A caption and one that means the same. Of old ones only the English are to stay."""
+        """A caption and one that means the same. Of old ones only the English are to stay, and no keyword that is to
+        become a name."""
         own = meta.get("label_zh")
         if "label" not in meta or rng.random() < self.recipe.old:
             behind = rng.choice(list(captions.COLOURS)) if rng.random() < self.recipe.data.coloured else None
-            line = captions.draw({**meta, "label_zh": None}, rng, behind)
+            stay = [k for k in meta.get("keywords", ()) if k not in self.names.get(meta.get("label", ""), ())]
+            line = captions.draw({**meta, "label_zh": None, "keywords": stay}, rng, behind)
             return line, line
         return captions.paraphrase(meta, self.names, [own, *self.chinese.get(meta["label"], ())] if own else [], rng)
 
