@@ -277,5 +277,5 @@ def test_what_does_not_fit_is_told_in_a_line(pair, d, t, clip_tokenizer, tmp_pat
     with pytest.raises(UnclipError, match="different spaces: '.*other' 48 and '.*decoder' 32 numbers"):
         UnCLIP.from_pretrained(decoder, prior=tmp_path / "other")
     shutil.rmtree(decoder / "movq")
-    with pytest.raises(UnclipError, match="lacks movq/"):
+    with pytest.raises(UnclipError, match="lacks movq; put it there"):
         UnCLIP.from_pretrained(decoder, prior=beside)

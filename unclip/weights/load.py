@@ -91,7 +91,8 @@ def load(
     if isinstance(kind, str) and kind in known:
         return load_module(source, *known[kind])[0].to(device, dtype)
     m, file = fit(source, family)
-    return fill(m, file.read, dtype, file.forget).to(device)
+    net = fill(m, file.read, dtype, file.forget)
+    return net if torch.device(device).type == "cpu" else net.to(device)  # which cannot move what is read later
 
 
 def fill(
