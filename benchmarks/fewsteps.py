@@ -91,7 +91,7 @@ def enlarged(system: UnCLIP, data: str, split: str, calls: Sequence[int], batch:
 
     row("bicubic", "–", system.upsampler.condition(low), 0.0)
     for who, n in variants(system, "upsampler_256_fast", calls):
-        net = system.upsampler if who == "teacher" else system.students["upsampler_256_fast"]
+        net = system.upsampler if who == "teacher" else system.student("upsampler_256_fast")
 
         def draw(k: slice, net=net, s=Settings(upsampler_steps=n)) -> Tensor:  # noqa: B008
             return system.upsample(low[k], Draw(seeds[k], "upsampler"), s, quiet, net)
