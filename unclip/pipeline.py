@@ -7,7 +7,6 @@ decoder draws a picture that has this embedding, the upsamplers enlarge it. All 
 a `Levels` table, a network as `Denoiser`, guidance around it, a sampler's step.
 """
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -18,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from unclip import adapters, edit
 from unclip.diffusion.denoiser import Denoise, Estimate
@@ -27,43 +26,29 @@ from unclip.diffusion.guidance import CFG, Clip, Threshold, steered
 from unclip.diffusion.levels import Levels
 from unclip.diffusion.samplers import Randn, Step, analytic, ddim, ddpm, dpmpp_2m, dpmpp_sde, plms, renoise, unipc, walk
 from unclip.errors import UnclipError
-from unclip.machine import keep_buffers, pick_device
-from unclip.models.clip import CLIP, CLIPConfig
-from unclip.models.decoder import Condition, Decoder, DecoderConfig
+from unclip.models.clip import CLIP
+from unclip.models.decoder import Condition, Decoder
 from unclip.models.prefix import Prefix
-from unclip.models.prior import Prior, PriorConfig
-from unclip.models.prior_ar import PriorAR, PriorARConfig
+from unclip.models.prior import Prior
+from unclip.models.prior_ar import PriorAR
 from unclip.models.tokenizer import Tokenizer
-from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.models.upsampler import Upsampler
 from unclip.pictures import to_pil
 from unclip.settings import Callback, Generated, Reporter, Request, Settings
-from unclip.weights import hub
-from unclip.weights.adapter import Adapter, AdapterConfig, fingerprint
-from unclip.weights.checkpoint import CONFIG, WEIGHTS, deferring, load_module, save_module
-from unclip.weights.config import read_json
+from unclip.stored import PARTS, STUDENTS, TOKENIZER, Stored, load_part
 from unclip.weights.fit import check_fit
 from unclip.weights.load import saved
-from unclip.weights.shelf import Shelf, parse_memory
 
 STEPS: dict[str, Step] = {"ddim": ddim(), "dpmpp_2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm, "dpmpp_sde": dpmpp_sde,
                           "plms": plms(), "renoise": renoise}  # fmt: skip
-PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "prior_ar": (PriorARConfig, PriorAR),
-         "decoder": (DecoderConfig, Decoder), "upsampler_256": (UpsamplerConfig, Upsampler),
-         "upsampler_1024": (UpsamplerConfig, Upsampler), "decoder_fast": (DecoderConfig, Decoder),
-         "upsampler_256_fast": (UpsamplerConfig, Upsampler)}  # fmt: skip
-STUDENTS = ("decoder_fast", "upsampler_256_fast")
-TOKENIZER = Path("tokenizer") / "tokenizer.json"
 
 
-class UnCLIP:
+class UnCLIP(Stored):
     """The whole system. `UnCLIP.from_pretrained("mini").generate("a red fox").images[0]`"""
 
     upsampler_step = staticmethod(ddim())
     factor = 1  # pixels a side of each place of what the decoder draws
     noisiest = 0  # greatest noise_level that z_i may be given
-    system: ClassVar[str | None] = ""  # what model_index.json calls a public system; None: it cannot be saved
-    stored = torch.float16  # its weights when it is saved
-    shelf: Shelf | None = None  # where its networks wait for their turn, in little memory
     defaults: ClassVar[dict[str, Any]] = {}  # settings of `generate` where they are not those of `Settings`
     lora: tuple[dict[str, Any], ...] = ()  # the adapters that were added, in their order, as a record notes them
 
@@ -329,7 +314,7 @@ class UnCLIP:
 
     load_lora, student = adapters.load_lora, adapters.student
 
-    # ---- weights ---------------------------------------------------------------------------------------------
+    # ---- weights; how they are read, kept and written is in unclip/stored.py ---------------------------------
 
     @property
     def sizes(self) -> list[int]:
@@ -347,80 +332,12 @@ class UnCLIP:
         return {name: net for name, net in self.upsamplers.items() if net.config.size <= size}
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path = "mini",
-        *,
-        prior: str | Path | None = None,
-        device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        memory: str | int | None = None,
-    ) -> "UnCLIP":
-        """Load shipped weights by name, a folder, or a repository of the hub ("org/name").
-
-        prior: likewise, for systems whose prior was published apart (Kandinsky, Stable unCLIP); by default the one that
-        was published with it, if there is one.
-        dtype: bfloat16 computes in it (the weights stay float32). Files are checked against the sha256 noted when they
-        were written, and never executed. memory: "6GB", say: networks are loaded when they are needed and put away when
-        others are, so that all of it stays below; the plan is printed on stderr, and the pictures are the same.
-        """
-        keep_buffers()
-        from unclip import published
-
-        folder = published.locate(source, revision, local_files_only)
-        read: Callable[..., UnCLIP] = published.reader(folder) or cls.from_saved
-        place, given = pick_device(device), () if prior is None else (prior,)
-        if memory is None:
-            return read(folder, *given).to(place, dtype)
-        limit = parse_memory(memory)
-        with deferring() as later:
-            system = read(folder, *given).to(place, dtype)
-        nets = {name: net for name, net in system.parts.items() if isinstance(net, nn.Module)}
-        system.shelf = Shelf(nets, later, limit, place)
-        print(system.shelf.plan(), file=sys.stderr)
-        return system
-
-    @classmethod
     def from_saved(cls, folder: Path) -> "UnCLIP":
         """Read what `save_pretrained` wrote."""
         name, digest, parts = saved(folder, PARTS, load_part, ("clip", "prior", "decoder"))
         return cls(Tokenizer.load(folder / TOKENIZER), parts["clip"], parts["prior"], parts["decoder"],
                    parts.get("upsampler_256"), name, digest, parts.get("upsampler_1024"),
                    {name: parts[name] for name in STUDENTS if name in parts}, parts.get("prior_ar"))  # fmt: skip
-
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """Write a folder that `from_pretrained` reads: model_index.json, tokenizer/, and a folder for each network.
-
-        dtype: of the weights written; by default float16, but float32 for a public system.
-        """
-        if self.system is None:
-            raise UnclipError(f"{self.name!r} is read from the folders that it was published in; it is not saved anew")
-        if self.shelf is not None:
-            raise UnclipError("what runs in little memory is not all there to be saved; load it without memory=")
-        folder, dtype = Path(folder), dtype or self.stored
-        for name, part in self.parts.items():
-            if isinstance(part, Adapter):  # is for the weights as they are now, with what was added to them
-                teacher = fingerprint(self.parts[part.config.part], dtype)
-                save_module(folder / name, replace(part.config, base=teacher), part.tensors, dtype, {})
-            else:
-                save_module(folder / name, part.config, part.state_dict(), dtype, {})
-        (folder / TOKENIZER).parent.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder / TOKENIZER)
-        hub.write_index(folder, self.name, self.system)
-        return folder
-
-    def save_diffusers(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write a folder that diffusers loads. Raises UnclipError where diffusers has no equal networks."""
-        raise UnclipError(
-            f"{self.name!r} cannot be written for diffusers: it has no network of the decoder's kind, which reads a "
-            "picture in patches and has a text encoder of its own; only Karlo is like diffusers' own"
-        )
-
-    def push_to_hub(self, repository: str, *, private: bool = False, dtype: torch.dtype | None = None) -> str:
-        """Upload to the Hugging Face hub; returns the address of the commit."""
-        return hub.push(repository, lambda folder: self.save_pretrained(folder, dtype), private)
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -429,29 +346,7 @@ class UnCLIP:
                 **self.students}  # fmt: skip
         return {name: net for name, net in nets.items() if net is not None}
 
-    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "UnCLIP":
-        """Move every network; `dtype` is what sampling computes in."""
-        if self.shelf is not None and torch.device(device) != self.device:
-            raise UnclipError(f"what runs in little memory stays on {self.device}; load it anew for {device}")
-        self.device, self.dtype = torch.device(device), dtype if dtype is not None else self.dtype
-        self.hired: dict[str, Any] = {}
-        for name, net in self.parts.items():
-            if isinstance(net, nn.Module):
-                if not any(p.is_meta for p in net.parameters()):  # these wait, see `shelf`
-                    net.to(self.device)
-                if name.startswith(("decoder", "upsampler")):
-                    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return self
-
-
 # ---- around the system ---------------------------------------------------------------------------------------
-
-
-def load_part(folder: Path, name: str) -> Any:
-    """A network of a folder of weights, or the adapter that is kept in a student's place."""
-    if name in STUDENTS and read_json(folder / name / CONFIG).get("kind") == AdapterConfig.__name__:
-        return Adapter.load(folder / name / WEIGHTS)
-    return load_module(folder / name, *PARTS[name])[0]
 
 
 Tell = Callable[[int, int, Tensor], None]  # step, steps, estimate of x0 [B, ...]

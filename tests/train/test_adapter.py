@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from unclip.errors import UnclipError
 from unclip.nn.adapter import merge
-from unclip.pipeline import PARTS
+from unclip.stored import PARTS
 from unclip.train import loop
 from unclip.train.loop import train
 from unclip.train.state import checkpoints

@@ -21,8 +21,9 @@ from unclip.models.encoded_decoder import EncodedDecoder, EncodedDecoderConfig
 from unclip.models.prior import Prior, PriorConfig
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
-from unclip.pipeline import TOKENIZER, Tell, UnCLIP
+from unclip.pipeline import Tell, UnCLIP
 from unclip.settings import Settings
+from unclip.stored import TOKENIZER
 from unclip.weights import diffusers, hub, karlo, load, openai_clip, to_diffusers
 from unclip.weights.checkpoint import load_module
 from unclip.weights.config import read_json
