@@ -114,9 +114,9 @@ def test_functions_stand_where_the_page_says():
         source = (ROOT / path).read_text(encoding="utf-8")
         for part in function.split("."):
             assert re.search(rf"\b(class|def) {part}\b", source), f"{function} is not in {path}"
-    pipeline = (ROOT / "unclip/pipeline.py").read_text(encoding="utf-8")
+    system = "".join((ROOT / f"unclip/{name}.py").read_text(encoding="utf-8") for name in ("pipeline", "stored"))
     for method in re.findall(r"`UnCLIP\.(\w+)", "\n".join(TEXT.values())):
-        assert f"def {method}(" in pipeline
+        assert f"def {method}(" in system
 
 
 # ---- tables --------------------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ class UnCLIP(Stored):
         return replace(request, settings=self.hurried(replace(request.settings, size=size), request.negative))
 
     def hurried(self, s: Settings, negative: str = "") -> Settings:
-        """With `fast`, the settings of the students' own: that many calls of each stage that has one, no guidance."""
+        """With `fast`, the settings of the students' own: that many calls of each stage, no guidance."""
         if not s.fast:
             return s
         if self.shelf is not None:
@@ -259,7 +259,7 @@ class UnCLIP(Stored):
         self.student("decoder_fast")  # says now if it does not fit its teacher
         if negative:
             raise UnclipError("a few-step student cannot steer away from a negative prompt; leave out one of the two")
-        upsampler_steps = s.fast if "upsampler_256_fast" in self.students else s.upsampler_steps
+        upsampler_steps = s.fast if "upsampler_256_fast" in self.students else min(s.fast, s.upsampler_steps)
         return replace(s, steps=s.fast, guidance=1.0, upsampler_steps=upsampler_steps)
 
     @torch.inference_mode()
