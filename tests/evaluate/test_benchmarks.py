@@ -73,6 +73,7 @@ def test_the_few_step_table_of_an_upsampler(script, tiny, monkeypatch):
     held = Split("compose", 32, [{"key": str(k)} for k in range(32)], pictures, [""] * 32)
     monkeypatch.setattr(Split, "load", lambda *args, **options: held)
     monkeypatch.setitem(tiny.students, "upsampler_256_fast", tiny.upsampler)
+    monkeypatch.setattr(tiny, "hired", {})
     bicubic, *rows = script("fewsteps").enlarged(tiny, "", "compose", [1, 2])
     assert [tuple(row[:2]) for row in rows] == [("teacher", 25), ("teacher", 1), ("teacher", 2),
                                                 ("student", 1), ("student", 2)]  # fmt: skip

@@ -21,7 +21,7 @@ class DALLE2System(System):
         self.calls = self.settings.prior_steps + self.settings.steps
 
     def nets(self) -> list[nn.Module]:
-        return [net for name, net in self.pipeline.parts.items() if name != "upsampler_256"]
+        return [self.pipeline.clip, self.pipeline.prior, self.pipeline.decoder]
 
     def sample(self, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
         return tensor(draw(self.pipeline, self.settings, list(captions), list(seeds)))
