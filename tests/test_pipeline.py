@@ -116,6 +116,11 @@ def test_a_prior_that_the_weights_lack(tiny):
     assert draw(bare, prior="none").images
 
 
+def test_a_prior_is_named_only_where_it_was_published_apart(tiny_folder):
+    with pytest.raises(UnclipError, match="holds the prior that it needs"):
+        UnCLIP.from_pretrained(tiny_folder, prior="mini")
+
+
 def test_branches_of_guidance(tiny):
     """Scales of 1 are no guidance, and no branch runs for them; a scale for z_i makes three branches."""
     z, calls = tiny.read(["a red fox"])[2], []

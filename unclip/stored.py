@@ -1,5 +1,6 @@
 """How a system is read, kept in memory, and written. What it draws with them is in unclip/pipeline.py."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,6 +72,8 @@ class Stored:
 
         folder = published.locate(source, revision, local_files_only)
         read: Callable[..., Any] = published.reader(folder) or cls.from_saved
+        if prior is not None and len(inspect.signature(read).parameters) == 1:
+            raise UnclipError(f"{str(source)!r} holds the prior that it needs, or needs none; leave out prior")
         place, given = pick_device(device), () if prior is None else (prior,)
         if memory is None:
             return read(folder, *given).to(place, dtype)
