@@ -1,6 +1,7 @@
 """A corpus of a few dozen 16 px pictures, and recipes that learn it in seconds."""
 
 import io
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from unclip.models.upsampler import UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 from unclip.recipes import mini
+from unclip.train import loop
 from unclip.train.recipe import DataConfig, TrainConfig
 from unclip.train.stages.clip import CLIPRecipe
 from unclip.train.stages.decoder import DecoderRecipe
@@ -52,6 +54,27 @@ def data(tmp_path_factory) -> Path:
         for split, part in (("train", samples), ("val", samples[:6]), ("compose", samples[6:12])):
             shards.write(folder / str(size) / split, part, 16)
     return folder
+
+
+@pytest.fixture
+def power_cut(monkeypatch):
+    """`with power_cut(5): train(…)` meets a fault once the loop has taken five steps, wherever it then is."""
+
+    @contextmanager
+    def cut(steps: int):
+        real, taken = loop.EMA.update, []
+
+        def update(self, net, step):
+            real(self, net, step)
+            taken.append(step)
+            if len(taken) == steps:
+                raise RuntimeError("power cut")
+
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+            patch.setattr(loop.EMA, "update", update)
+            yield
+
+    return cut
 
 
 TOWER = TransformerConfig(16, 1, 2)

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from unclip.errors import UnclipError
 from unclip.nn.adapter import merge
 from unclip.stored import PARTS
-from unclip.train import loop
 from unclip.train.loop import train
 from unclip.train.state import checkpoints
 from unclip.weights.adapter import Adapter, fingerprint
@@ -43,18 +42,10 @@ def test_the_weights_that_are_written_are_the_old_ones_and_the_adapter(name, dat
         torch.testing.assert_close(value, dict(new.named_parameters())[key], atol=2e-3, rtol=2e-3)
 
 
-def test_resuming_is_exact_and_holds_the_weights(data, recipes, trained, tmp_path, monkeypatch):
+def test_resuming_is_exact_and_holds_the_weights(data, recipes, trained, tmp_path, power_cut):
     recipe, outs = replace(recipes["decoder"], lora=2), [tmp_path / "whole", tmp_path / "broken"]
     train(recipe, data, outs[0], CPU, start=trained)
-    real = loop.EMA.update
-
-    def update(self, net, step):
-        real(self, net, step)
-        if step == 4:
-            raise RuntimeError("power cut")
-
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(loop.EMA, "update", update)
+    with power_cut(5):
         train(recipe, data, outs[1], CPU, start=trained)
     train(recipe, data, outs[1], CPU, start=trained)
     whole, broken = (load_file(checkpoints(out / "decoder")[0] / "state.safetensors") for out in outs)

@@ -13,7 +13,6 @@ from unclip.data import captions
 from unclip.errors import UnclipError
 from unclip.models.clip import CLIP, CLIPConfig
 from unclip.models.tokenizer import Tokenizer
-from unclip.train import loop
 from unclip.train.loop import train
 from unclip.train.stages.encoders import TOKENIZER, tokens
 from unclip.train.stages.text import TextRecipe, apart
@@ -66,19 +65,11 @@ def test_new_words_come_to_mean_old_ones_which_stay(recipe, trained, tmp_path):
     assert {"val_recall", "val_kept", "compose_recall", "compose_kept"} <= {key for line in logged for key in line}
 
 
-def test_resuming_is_exact(recipe, trained, tmp_path, monkeypatch):
+def test_resuming_is_exact(recipe, trained, tmp_path, power_cut):
     """Who is imitated is in the checkpoint: by then the folder of weights holds the tower that learns."""
     recipe = replace(recipe, train=replace(recipe.train, steps=8, save_every=3))
     train(recipe, tmp_path / "corpus", tmp_path / "whole", CPU, start=trained)
-    real = loop.EMA.update
-
-    def update(self, net, step):
-        real(self, net, step)
-        if step == 4:
-            raise RuntimeError("power cut")
-
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(loop.EMA, "update", update)
+    with power_cut(5):
         train(recipe, tmp_path / "corpus", tmp_path / "broken", CPU, start=trained)
     train(recipe, tmp_path / "corpus", tmp_path / "broken", CPU, start=trained)
     whole, broken = (load_file(checkpoints(tmp_path / run / "text")[0] / "state.safetensors")

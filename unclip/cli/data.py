@@ -33,7 +33,6 @@ def add_parser(subparsers: Any) -> None:
     own.add_argument("folder", metavar="DIR", help="where the corpus goes: DIR/64/train/00000.tar and so on")
     own.add_argument("--sizes", type=_sizes, default=(64, 256), help="sides in pixels (default 64,256)")
     own.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.set_defaults(run=run)
     names = corpora.add_parser(
         "words",
         help="other words for what a corpus shows, for a text tower to learn: unclip train mini.text",
@@ -42,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     )
     names.add_argument("folder", metavar="DIR", help="a corpus that is there: unclip data illustrations DIR")
     names.add_argument("--from", dest="given", metavar="DIR", help="take the packages from here if they are here")
+    parser.set_defaults(run=run)
 
 
 def words(args: argparse.Namespace) -> int:
