@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unclip.evaluate.alignment import Split
 from unclip.models.clip import CLIPConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
@@ -44,6 +45,45 @@ def test_a_step_of_training_trains(script, corpus, tmp_path):
     assert stage.net.log_scale.item() != before
 
 
+SMALL = "data.size=16 data.core=True train.batch=8 train.steps=3 train.warmup=1"
+TINY = {
+    "decoder": "model.size=16 model.embed=16 model.vocab=300 model.text.width=16 model.text.depth=1 model.text.heads=2 "
+    "model.unet.channels=[8] model.unet.attention=[0] model.unet.head=8 model.unet.context=16",
+    "prior": "model.embed=16 model.text=16 model.transformer.width=16 model.transformer.depth=1 "
+    "model.transformer.heads=2 measured=0",
+    "clip": "model.embed=16 model.image_size=16 model.patch=8 model.vocab=300 model.sketch=2 model.image.width=16 "
+    "model.image.depth=1 model.image.heads=2 model.text.width=16 model.text.depth=1 model.text.heads=2",
+}
+
+
+@pytest.mark.parametrize("stage", TINY)
+def test_an_ablation_trains_from_nothing_and_measures(script, weights, corpus, stage):
+    ablations, split = script("ablations"), Split.load(corpus, 16, "val", limit=32)
+    if not (corpus / "16" / "train").exists():
+        (corpus / "16" / "train").symlink_to(corpus / "16" / "val")
+    rows = [ablations.ablate(stage, f"{SMALL} {TINY[stage]} {rate}".split(), corpus, weights, [split])
+            for rate in ("train.lr=1e-3", "train.lr=1e-3", "train.lr=0")]  # fmt: skip
+    for row in rows:
+        del row["seconds"]
+    assert rows[0]["views"] == 24
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_every_ablation_is_a_setting_of_its_stage(script):
+    from unclip.cli.train import assignment, changed, find
+
+    ablations = script("ablations")
+    for stage, changes in ablations.CHANGES.items():
+        seen = []
+        for change in changes.values():
+            recipes = find(f"mini.{stage}")
+            for text in f"{ablations.COMMON[stage]} {change}".split():
+                recipes = changed(recipes, *assignment(text))
+            seen.append(recipes[stage])
+            assert recipes[stage].train.steps * recipes[stage].train.batch == seen[0].train.steps * seen[0].train.batch
+        assert all(seen.count(recipe) == 1 for recipe in seen)
+
+
 def test_the_time_of_a_picture_is_shared_among_its_stages(script, weights):
     ((size, time, shares),) = script("generate").warm(UnCLIP.from_pretrained(weights), 1)
     assert size == 16
@@ -67,8 +107,6 @@ def test_the_few_step_table(script, weights, corpus):
 
 
 def test_the_few_step_table_of_an_upsampler(script, tiny, monkeypatch):
-    from unclip.evaluate.alignment import Split
-
     pictures = [Image.effect_mandelbrot((64, 64), (-2, -1.5 + k / 64, 1, 1.5), 10).convert("RGB") for k in range(32)]
     held = Split("compose", 32, [{"key": str(k)} for k in range(32)], pictures, [""] * 32)
     monkeypatch.setattr(Split, "load", lambda *args, **options: held)

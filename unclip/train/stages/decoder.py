@@ -20,6 +20,7 @@ class DecoderRecipe(Recipe):
     model: DecoderConfig = field(default_factory=DecoderConfig)
     drop_z: float = 0.1  # how often z_i is the learned null
     drop_text: float = 0.5  # how often the caption is empty
+    late: float = 1.0  # below 1, more often near pure noise
 
     def stage(self, data: Path, model: Path, device: torch.device) -> "DecoderStage":
         return DecoderStage(self, data, model, device)
@@ -32,6 +33,7 @@ class DecoderStage(DiffusionStage):
     def __init__(self, recipe: DecoderRecipe, data: Path, model: Path, device: torch.device):
         self.encoders = Encoders(model, device)
         super().__init__(recipe, data, device, Decoder(recipe.model))
+        self.late = recipe.late
         pictures, self.lines, _ = held_out(recipe, data, "compose", 24)
         self.real = pictures.to(device)
 
