@@ -334,7 +334,7 @@ class UnCLIP(Stored):
     @classmethod
     def from_saved(cls, folder: Path) -> "UnCLIP":
         """Read what `save_pretrained` wrote."""
-        name, digest, parts = saved(folder, PARTS, load_part, ("clip", "prior", "decoder"))
+        name, digest, parts, _ = saved(folder, PARTS, ("clip", "prior", "decoder"), load_part)
         return cls(Tokenizer.load(folder / TOKENIZER), parts["clip"], parts["prior"], parts["decoder"],
                    parts.get("upsampler_256"), name, digest, parts.get("upsampler_1024"),
                    {name: parts[name] for name in STUDENTS if name in parts}, parts.get("prior_ar"))  # fmt: skip

@@ -2,9 +2,10 @@
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -20,7 +21,8 @@ from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.weights import hub
 from unclip.weights.adapter import Adapter, AdapterConfig, fingerprint
 from unclip.weights.checkpoint import CONFIG, WEIGHTS, deferring, load_module, save_module
-from unclip.weights.config import read_json
+from unclip.weights.config import read_json, to_dict
+from unclip.weights.scheduler import Scheduler
 from unclip.weights.shelf import Shelf, parse_memory
 
 PARTS = {"clip": (CLIPConfig, CLIP), "prior": (PriorConfig, Prior), "prior_ar": (PriorARConfig, PriorAR),
@@ -34,11 +36,11 @@ TOKENIZER = Path("tokenizer") / "tokenizer.json"
 class Stored:
     """Networks, their tokenizer and a name, in folders of weights and on a device."""
 
-    system: ClassVar[str | None] = ""  # what model_index.json calls a public system; None: it cannot be saved
-    stored = torch.float16  # its weights when it is saved
+    system: ClassVar[str] = ""  # what model_index.json calls a public system
     shelf: Shelf | None = None  # where its networks wait for their turn, in little memory
     name: str
     tokenizer: Any  # a Tokenizer, or one of another project
+    schedulers: Mapping[str, Scheduler] = MappingProxyType({})  # how its networks are sampled, where they do not say it
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
 
@@ -46,6 +48,11 @@ class Stored:
     def parts(self) -> dict[str, Any]:
         """The networks there are, by the names of their folders."""
         raise NotImplementedError
+
+    @property
+    def tokenizers(self) -> dict[str, Any]:
+        """Those that are written with the networks."""
+        return {TOKENIZER.stem: self.tokenizer}
 
     @classmethod
     def from_pretrained(
@@ -95,20 +102,21 @@ class Stored:
 
         dtype: of the weights written; by default float16, but float32 for a public system.
         """
-        if self.system is None:
-            raise UnclipError(f"{self.name!r} is read from the folders that it was published in; it is not saved anew")
         if self.shelf is not None:
             raise UnclipError("what runs in little memory is not all there to be saved; load it without memory=")
-        folder, dtype = Path(folder), dtype or self.stored
+        folder, dtype = Path(folder), dtype or (torch.float32 if self.system else torch.float16)
         for name, part in self.parts.items():
             if isinstance(part, Adapter):  # is for the weights as they are now, with what was added to them
                 teacher = fingerprint(self.parts[part.config.part], dtype)
                 save_module(folder / name, replace(part.config, base=teacher), part.tensors, dtype, {})
             else:
                 save_module(folder / name, part.config, part.state_dict(), dtype, {})
-        (folder / TOKENIZER).parent.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder / TOKENIZER)
-        hub.write_index(folder, self.name, self.system)
+        for name, tokenizer in self.tokenizers.items():
+            path = (folder / TOKENIZER).with_stem(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tokenizer.save(path)
+        schedulers = {name: to_dict(scheduler) for name, scheduler in self.schedulers.items()}
+        hub.write_index(folder, self.name, self.parts, system=self.system, schedulers=schedulers)
         return folder
 
     def save_diffusers(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:

@@ -236,3 +236,12 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content, message):
         Tokenizer.load(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_fills_up_is_kept(tmp_path):
+    tokenizer = Tokenizer.clip()
+    tokenizer.pad = tokenizer.end
+    tokenizer.save(tmp_path / "t.json")
+    again = Tokenizer.load(tmp_path / "t.json")
+    rows = [t.encode(["a", "a fox in"], 9)[0].tolist() for t in (tokenizer, again)]
+    assert rows[0] == rows[1] and rows[0][0][-6:] == [again.end] * 6

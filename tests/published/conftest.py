@@ -15,6 +15,7 @@ from unclip.models.glide import GlideConfig
 from unclip.models.noised_clip import NoisedImageConfig, NoisedTextConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
+from unclip.pipeline import UnCLIP
 from unclip.published.karlo import NATIVE, Karlo, from_folder
 from unclip.weights import karlo, openai_clip
 from unclip.weights.adm import CLASSIFIER, GUIDED_DIFFUSION, LINEAR
@@ -79,6 +80,28 @@ def tiny_karlo(native_karlo) -> Karlo:
 @pytest.fixture
 def few() -> dict:
     return {"size": 64, "steps": 2, "prior_steps": 2, "progress": False}
+
+
+@pytest.fixture
+def kept(tmp_path, cli) -> Callable[..., Any]:
+    """Save a system, read it again, and see that nothing is lost: not a weight, a setting, or a pixel."""
+
+    def check(system: Any, draw: Callable[[Any], Any]) -> Any:
+        folder = system.save_pretrained(tmp_path / "saved")
+        again, little = UnCLIP.from_pretrained(folder), UnCLIP.from_pretrained(folder, memory="100GB")
+        assert type(again) is type(system) and len(again.digest) == 10
+        assert again.defaults == system.defaults and again.schedulers == system.schedulers
+        for name, net in system.parts.items():
+            ours, true = again.parts[name].state_dict(), net.state_dict()
+            assert again.parts[name].config == net.config, name
+            assert ours.keys() == true.keys() and all(torch.equal(ours[key], true[key]) for key in true), name
+        drawn = [draw(s).images[0].tobytes() for s in (system, again, little)]
+        assert drawn[0] == drawn[1] == drawn[2]
+        told = cli("inspect", folder)
+        assert told.code == 0 and told.out.splitlines()[0].endswith(f", {again.digest}, files whole")
+        return again
+
+    return check
 
 
 @pytest.fixture

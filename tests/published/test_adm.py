@@ -96,3 +96,8 @@ def test_on_the_command_line(put, tmp_path, capsys):
     assert "sha256 equal" in capsys.readouterr().out
     assert main(["generate", "a fox", "-o", str(path), *rest]) == 2
     assert "give its number, 0 to 9, or any" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [("uncond",), ("diffusion", "upsampler", "classifier")])
+def test_saved_in_a_folder_of_ours(put, kept, names):
+    kept(UnCLIP.from_pretrained(put(*names)), lambda s: s.generate(**FEW))

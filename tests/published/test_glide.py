@@ -191,3 +191,12 @@ def test_on_the_command_line(put, tmp_path, photo, capsys):
     assert main(["variations", str(photo), *rest]) == 2
     assert main(["upscale", str(photo), *rest]) == 2
     assert capsys.readouterr().err.count("\n") == 2
+
+
+@pytest.mark.parametrize("names", [("base",), ("base", "upsample", "base_inpaint", "upsample_inpaint", "clip_image",
+                                                "clip_text"), ("base_inpaint",)])  # fmt: skip
+def test_saved_in_a_folder_of_ours(put, kept, names):
+    system = UnCLIP.from_pretrained(put(*names))
+    guided = {"clip_guidance": 1.0} if "clip_text" in names else {}
+    again = kept(system, lambda s: s.generate("a fox", **FEW, **guided))
+    assert [*again.inpainters] == [*system.inpainters]

@@ -165,3 +165,14 @@ def test_noise_that_other_systems_do_not_know(stable, folder):
         stable.generate("a fox", noise_level=1000, **QUICK)
     with pytest.raises(UnclipError, match="takes? z_i as it is"):
         UnCLIP.from_pretrained("mini").generate("a fox", noise_level=1, progress=False)
+
+
+@pytest.mark.parametrize("lacking", [None, "image_encoder", "prior"])
+def test_saved_in_a_folder_of_ours(folder, lacking, kept):
+    say(folder / "prior_scheduler" / "scheduler_config.json", _class_name="DDPMScheduler", clip_sample_range=3,
+        beta_schedule="squaredcos_cap_v2", prediction_type="sample")  # fmt: skip
+    if lacking:
+        (folder / lacking).rename(folder / "elsewhere")
+    picture = Image.effect_noise((50, 40), 90).convert("RGB")
+    kept(UnCLIP.from_pretrained(folder), lambda s: s.variations(picture, 1, noise_level=9, **QUICK)
+         if lacking == "prior" else s.generate("a fox", **QUICK))  # fmt: skip

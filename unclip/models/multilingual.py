@@ -3,12 +3,14 @@ space (Multilingual CLIP, Carlsson et al. 2022). Unlike CLIP's it is not causal,
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import tokenizers
 import torch
 from torch import Tensor, nn
 
 from unclip.errors import UnclipError
+from unclip.files import write_bytes
 from unclip.models.tokenizer import valid
 from unclip.nn.transformer import Transformer, TransformerConfig
 
@@ -65,6 +67,10 @@ class MultilingualTokenizer:
         found = self.pieces.encode_batch([valid(text) for text in texts], add_special_tokens=False)
         rows = [[self.start, *e.ids[: context - 2], self.end] for e in found]
         return torch.tensor([row + [self.pad] * (context - len(row)) for row in rows])
+
+    def save(self, path: Path) -> None:
+        """Write everything to one JSON file, whole or not at all."""
+        write_bytes(path, self.pieces.to_str().encode())
 
     def cut(self, text: str, context: int = 77) -> str:
         """The part of `text` that `encode` leaves out, '' if all fits."""

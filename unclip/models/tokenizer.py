@@ -84,7 +84,11 @@ class Tokenizer:
     def load(cls, path: str | Path) -> "Tokenizer":
         """Read a file that `save` wrote."""
         try:
-            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+            found = cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+            if found.bpe.padding is not None:
+                found.pad = found.bpe.padding["pad_id"]
+                found.bpe.no_padding()  # rows are filled up here
+            return found
         except OSError as e:
             raise UnclipError(f"cannot read the tokenizer {str(path)!r}: {e.strerror}; give a tokenizer.json") from e
         except UnclipError as e:
@@ -115,7 +119,11 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write everything to one JSON file, whole or not at all."""
-        write_bytes(path, self.bpe.to_str(pretty=True).encode())
+        if self.pad:
+            self.bpe.enable_padding(pad_id=self.pad, pad_token=self.bpe.id_to_token(self.pad))
+        data = self.bpe.to_str(pretty=True).encode()
+        self.bpe.no_padding()
+        write_bytes(path, data)
 
     @cached_property
     def vocab_size(self) -> int:

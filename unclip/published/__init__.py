@@ -2,7 +2,8 @@
 
 A file says by `found_in(folder)` whether a folder, or for some one file, holds its system, by content, and reads it by
 `from_folder(folder)`; one whose prior was published apart, by `from_folder(folder, prior)`. By `native(names)` it says
-which files of a repository are its system as it was first published, if they have names of their own.
+which files of a repository are its system as it was first published, if they have names of their own. Its class,
+`SYSTEM`, reads what we saved of it.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unclip.weights import hub
+from unclip.weights.config import unknown
 
 if TYPE_CHECKING:
     from unclip.pipeline import UnCLIP
@@ -23,7 +25,13 @@ def systems() -> tuple[Any, ...]:
 
 def reader(folder: Path) -> "Callable[..., UnCLIP] | None":
     """What reads the system in `folder`; None where no public system is found."""
-    return next((system.from_folder for system in systems() if system.found_in(folder)), None)
+    ours = hub.system(folder)
+    if ours:
+        known = {system.SYSTEM.system: system.SYSTEM.from_saved for system in systems()}
+        if ours not in known:
+            raise unknown(ours, list(known), f"system of {str(folder)!r},")
+        return known[ours]
+    return None if ours == "" else next((s.from_folder for s in systems() if s.found_in(folder)), None)
 
 
 def native(names: list[str]) -> list[str]:

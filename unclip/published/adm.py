@@ -22,6 +22,7 @@ from unclip.models.adm import ADMConfig, Classifier, ClassifierConfig
 from unclip.pipeline import STEPS, Tell
 from unclip.published.chain import Chain, Found, Kept, digest, holds, one
 from unclip.settings import Generated, Request
+from unclip.weights import load
 from unclip.weights.adm import CLASSIFIER, GUIDED_DIFFUSION, IMPROVED_DIFFUSION
 
 NETWORKS = (GUIDED_DIFFUSION, IMPROVED_DIFFUSION)
@@ -34,6 +35,8 @@ class ADM(Chain):
 
     The prompt is the number of a class, or "any". `guidance` is the scale of the classifier's gradient, 0 being none.
     """
+
+    system = "adm"
 
     def __init__(self, network: Network, upsampler: Network | None = None, classifier: Classifier | None = None,
                  name: str = "adm", digest: str = ""):  # fmt: skip
@@ -54,6 +57,11 @@ class ADM(Chain):
     @property
     def parts(self) -> dict[str, Any]:
         return super().parts | ({"classifier": self.classifier} if self.classifier else {})
+
+    @classmethod
+    def from_saved(cls, folder: Path) -> "ADM":
+        name, digest, parts, _ = load.saved(folder, PARTS, ("decoder",))
+        return cls(parts["decoder"], parts.get("upsampler_256"), parts.get("classifier"), name, digest)
 
     def generate(self, prompt: str | Sequence[str] = ANY, n: int = 1, seed: int = 0, *,
                  label: int | Sequence[int] | None = None, **options: Any) -> Generated:  # fmt: skip
@@ -99,6 +107,11 @@ class ADM(Chain):
         x = draw((3, c.size, c.size)).to(self.device)
         levels = c.diffusion.spaced(steps, spacing)
         return self.follow(walk(denoise, x, levels.down(), STEPS[s.sampler], draw.like, **given), steps, tell)
+
+
+SYSTEM = ADM
+PARTS: load.Kinds = {"decoder": (ADMConfig, Network), "upsampler_256": (ADMConfig, Network),
+                     "classifier": (ClassifierConfig, Classifier)}  # fmt: skip
 
 
 def stored(x: Tensor) -> Tensor:

@@ -31,8 +31,6 @@ Kept = Mapping[int, tuple[Tensor, Tensor]]  # size → picture and where it is k
 class Chain(UnCLIP):
     """There is no z_i: of the manipulations there is only what a system has in its own way."""
 
-    system = None
-
     def __init__(self, decoder: Any, upsampler: Any, name: str, digest: str):
         self.name, self.digest = name, digest
         self.decoder, self.upsampler, self.upsampler_1024, self.students = decoder, upsampler, None, {}
@@ -74,6 +72,10 @@ class Chain(UnCLIP):
                     drawn = [self.stage(net, x, prompt, request, Draw([seed], name), partial(report, i, name), kept)
                              for x, (i, (prompt, seed)) in zip(drawn, group, strict=True)]  # fmt: skip
                 yield from drawn
+
+    @property
+    def tokenizers(self) -> dict[str, Any]:
+        return {}  # they are published with the code
 
     @property
     def parts(self) -> dict[str, Any]:

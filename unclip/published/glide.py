@@ -21,14 +21,21 @@ from unclip.edit.fill import kept as kept_at
 from unclip.edit.fill import put_back
 from unclip.edit.session import Session
 from unclip.errors import UnclipError
-from unclip.models.glide import Glide
+from unclip.models.glide import Glide, GlideConfig
 from unclip.models.glide_tokenizer import GlideTokenizer
-from unclip.models.noised_clip import SCALE, NoisedImageEncoder, NoisedTextEncoder
+from unclip.models.noised_clip import (
+    SCALE,
+    NoisedImageConfig,
+    NoisedImageEncoder,
+    NoisedTextConfig,
+    NoisedTextEncoder,
+)
 from unclip.models.tokenizer import Tokenizer
 from unclip.pictures import to_pil
 from unclip.pipeline import STEPS, Tell
 from unclip.published.chain import Chain, Found, Kept, digest, holds, one
 from unclip.settings import Generated, Request
+from unclip.weights import load
 from unclip.weights.glide import GLIDE as NETWORKS
 from unclip.weights.noised_clip import GLIDE_CLIP_IMAGE, GLIDE_CLIP_TEXT
 
@@ -43,6 +50,7 @@ class GLIDE(Chain):
     encoders of the noised CLIP.
     """
 
+    system = "glide"
     defaults: ClassVar[dict[str, Any]] = {"steps": 100, "guidance": 3.0, "upsampler_steps": 27, "sampler": "ddpm"}
 
     def __init__(self, base: Glide | None, upsample: Glide | None = None, base_inpaint: Glide | None = None,
@@ -60,6 +68,14 @@ class GLIDE(Chain):
         nets = {f"inpaint_{name}": net for name, net in self.inpainters.items() if net not in drawing.values()}
         nets |= {"guide_image": self.look, "guide_text": self.caption}
         return drawing | {name: net for name, net in nets.items() if net is not None}
+
+    @classmethod
+    def from_saved(cls, folder: Path) -> "GLIDE":
+        name, digest, parts, _ = load.saved(folder, PARTS, ("decoder",))
+        nets = {(bool(net.config.low), net.config.inpaint): net for net in parts.values() if isinstance(net, Glide)}
+        base, large, base_inpaint, large_inpaint = (nets.get((low, i)) for i in (False, True) for low in (False, True))
+        return cls(base, large, base_inpaint, large_inpaint, parts.get("guide_image"), parts.get("guide_text"), name,
+                   digest)  # fmt: skip
 
     def fit(self, request: Request) -> Request:
         if request.settings.clip_guidance and self.look is None:
@@ -129,6 +145,13 @@ class GLIDE(Chain):
                  for x in self.paint(session.request, nets, session.progress, kept)]  # fmt: skip
         request = session.request
         return Generated(drawn, request.seeds, request.prompts, torch.empty(len(drawn), 0), request.params)
+
+
+SYSTEM = GLIDE
+PARTS: load.Kinds = {
+    **dict.fromkeys(("decoder", "upsampler_256", "inpaint_decoder", "inpaint_upsampler"), (GlideConfig, Glide)),
+    "guide_image": (NoisedImageConfig, NoisedImageEncoder), "guide_text": (NoisedTextConfig, NoisedTextEncoder),
+}  # fmt: skip
 
 
 def quantised(x: Tensor) -> Tensor:

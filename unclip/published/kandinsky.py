@@ -26,14 +26,15 @@ from unclip.edit.session import Session
 from unclip.errors import UnclipError
 from unclip.models.clip import CLIP
 from unclip.models.decoder import Condition
-from unclip.models.encoded_decoder import EncodedDecoder
-from unclip.models.multilingual import MultilingualCLIP, MultilingualTokenizer
+from unclip.models.encoded_decoder import EncodedDecoder, EncodedDecoderConfig
+from unclip.models.multilingual import MultilingualCLIP, MultilingualConfig, MultilingualTokenizer
 from unclip.models.prior import Prior
 from unclip.models.tokenizer import Tokenizer
-from unclip.models.vqgan import VQGAN
+from unclip.models.vqgan import VQGAN, VQGANConfig
 from unclip.pipeline import STEPS, Tell
-from unclip.published.karlo import Karlo, clip_tokenizer, fill, set_space, towers
+from unclip.published.karlo import CLIPS, Karlo, clip_tokenizer, fill, set_space, towers, whole_clip
 from unclip.settings import Generated, Request, Settings
+from unclip.stored import TOKENIZER
 from unclip.weights import diffusers, hub, kandinsky, karlo, load, openai_clip, vqgan
 from unclip.weights.config import read_json
 from unclip.weights.container import open_file
@@ -66,7 +67,7 @@ class Words(NamedTuple):
 class Kandinsky(Karlo):
     """`UnCLIP.from_pretrained("kandinsky-community/kandinsky-2-2-decoder")` gives one, or a folder."""
 
-    system = None
+    system = "kandinsky"
 
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior, decoder: EncodedDecoder, movq: VQGAN,
                  scheduler: Scheduler, words: Words | None = None, name: str = "kandinsky",
@@ -76,6 +77,7 @@ class Kandinsky(Karlo):
         self.clip, self.prior, self.decoder = clip, prior, decoder  # pyright: ignore[reportIncompatibleVariableOverride]
         self.prior_ar, self.upsampler, self.upsampler_1024, self.students = None, None, None, {}
         self.words, self.movq, self.scheduler = words, movq, scheduler
+        self.schedulers = {"decoder": scheduler}
         self.factor = 2 ** (len(movq.config.multiples) - 1)
         self.defaults = DEFAULTS | {"sampler": scheduler.sampler}  # pyright: ignore[reportAttributeAccessIssue]
         self.to("cpu", torch.float32)
@@ -176,12 +178,29 @@ class Kandinsky(Karlo):
     def parts(self) -> dict[str, Any]:
         return super().parts | {"movq": self.movq} | ({"words": self.words.net} if self.words else {})
 
+    @property
+    def tokenizers(self) -> dict[str, Any]:
+        return super().tokenizers | ({"words": self.words.tokenizer} if self.words else {})
+
+    @classmethod
+    def from_saved(cls, folder: Path) -> "Kandinsky":
+        found = load.saved(folder, PARTS, ("prior", "decoder", "movq"))
+        parts = found.parts
+        words = Words(load_tokenizer(folder / TOKENIZER.parent, "words.json"), parts["words"]) \
+            if "words" in parts else None  # fmt: skip
+        return cls(Tokenizer.load(folder / TOKENIZER), whole_clip(parts), parts["prior"], parts["decoder"],
+                   parts["movq"], found.scheduler("decoder"), words, found.name, found.digest)  # fmt: skip
+
     def cut(self, text: str) -> str:
         """The longer tail, of the prior's reading or the decoder's."""
         return max(super().cut(text), self.words.tokenizer.cut(text) if self.words else "", key=len)
 
 
 # ---- weights -------------------------------------------------------------------------------------------------------
+
+SYSTEM = Kandinsky
+PARTS: load.Kinds = {**CLIPS, "decoder": (EncodedDecoderConfig, EncodedDecoder), "movq": (VQGANConfig, VQGAN),
+                     "words": (MultilingualConfig, MultilingualCLIP)}  # fmt: skip
 
 
 def native(names: list[str]) -> list[str]:

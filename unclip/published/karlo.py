@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unclip.diffusion.draw import Draw
 from unclip.diffusion.samplers import ddpm
 from unclip.errors import UnclipError
-from unclip.models.clip import CLIP, CLIPConfig, TextTower, TextTowerConfig, centred
+from unclip.models.clip import CLIP, CLIPConfig, ImageTower, ImageTowerConfig, TextTower, TextTowerConfig, centred
 from unclip.models.decoder import Condition
 from unclip.models.encoded_decoder import EncodedDecoder, EncodedDecoderConfig
 from unclip.models.prior import Prior, PriorConfig
@@ -25,7 +25,6 @@ from unclip.pipeline import Tell, UnCLIP
 from unclip.settings import Settings
 from unclip.stored import TOKENIZER
 from unclip.weights import diffusers, hub, karlo, load, openai_clip, to_diffusers
-from unclip.weights.checkpoint import load_module
 from unclip.weights.config import read_json
 from unclip.weights.container import File, open_file
 from unclip.weights.family import Family
@@ -46,8 +45,7 @@ class Karlo(UnCLIP):
     """`UnCLIP.from_pretrained("kakaobrain/karlo-v1-alpha")`, or the folder of Kakao Brain's own files, gives one."""
 
     upsampler_step = staticmethod(ddpm)
-    system: ClassVar[str | None] = "karlo"
-    stored = torch.float32
+    system = "karlo"
     defaults: ClassVar[dict[str, Any]] = {
         "steps": 25, "guidance": 8.0, "prior_steps": 25, "prior_guidance": 4.0, "upsampler_steps": 7, "best_of": 1,
         "sampler": "ddpm", "prior_sampler": "ddpm",
@@ -125,45 +123,37 @@ class Karlo(UnCLIP):
 
     @classmethod
     def from_saved(cls, folder: Path) -> "Karlo":
-        name, digest, parts = load.saved(folder, PARTS, load_part, ("decoder", "upsampler_256"))
-        clip = parts["clip"] if "clip" in parts else towers(parts["text_encoder"], None)
-        return cls(Tokenizer.load(folder / TOKENIZER), clip, parts.get("prior"), parts["decoder"],
+        name, digest, parts, _ = load.saved(folder, PARTS, ("decoder", "upsampler_256"))
+        return cls(Tokenizer.load(folder / TOKENIZER), whole_clip(parts), parts.get("prior"), parts["decoder"],
                    parts["upsampler_256"], name, digest)  # fmt: skip
 
     @property
     def parts(self) -> dict[str, Any]:
-        parts = super().parts
-        return parts if self.clip.image is not None else {"text_encoder": parts.pop("clip").text, **parts}
+        return by_tower(super().parts)
 
     def save_diffusers(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        if self.system is None:
-            raise UnclipError(f"{self.name!r} is read from folders that diffusers loads; it is not written anew")
         if self.prior is None:
             raise UnclipError(f"{self.name!r} holds no prior, which diffusers' UnCLIPPipeline must have")
         return to_diffusers.karlo(Path(folder), self.tokenizer, self.parts, self.clip, dtype)
 
 
-PARTS = {"clip": (CLIPConfig, CLIP), "text_encoder": (TextTowerConfig, TextTower), "prior": (PriorConfig, Prior),
-         "decoder": (EncodedDecoderConfig, EncodedDecoder), "upsampler_256": (UpsamplerConfig, Upsampler)}  # fmt: skip
-
-
-def load_part(folder: Path, name: str) -> Any:
-    return load_module(folder / name, *PARTS[name])[0]
+SYSTEM = Karlo
+CLIPS: load.Kinds = {"clip": (CLIPConfig, CLIP), "text_encoder": (TextTowerConfig, TextTower),
+                     "image_encoder": (ImageTowerConfig, ImageTower), "prior": (PriorConfig, Prior)}  # fmt: skip
+PARTS: load.Kinds = {**CLIPS, "decoder": (EncodedDecoderConfig, EncodedDecoder),
+                     "upsampler_256": (UpsamplerConfig, Upsampler)}  # fmt: skip
 
 
 def found_in(folder: Path) -> bool:
-    """Whether a folder is Karlo's: as we save it, as diffusers does, or as it was first published."""
+    """Whether a folder is Karlo's: as diffusers saves it, or as it was first published."""
     index = read_json(folder / hub.INDEX) if (folder / hub.INDEX).is_file() else {}
     theirs = index.get("_class_name") in ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
-    return theirs or index.get("system") == Karlo.system or (folder / NATIVE["prior"]).is_file()
+    return theirs or (folder / NATIVE["prior"]).is_file()
 
 
 def from_folder(folder: Path) -> Karlo:
-    """Read a folder of ours, one that diffusers saved, or that of Kakao Brain's own files."""
-    if (folder / NATIVE["prior"]).is_file():
-        return Karlo.from_native(folder)
-    ours = read_json(folder / hub.INDEX).get("library") == "unclip"
-    return Karlo.from_saved(folder) if ours else Karlo.from_diffusers(folder)
+    """Read a folder that diffusers saved, or that of Kakao Brain's own files."""
+    return Karlo.from_native(folder) if (folder / NATIVE["prior"]).is_file() else Karlo.from_diffusers(folder)
 
 
 def native(names: list[str]) -> list[str]:
@@ -190,7 +180,26 @@ def caption_tower(folder: Path, tokenizer: Tokenizer, dtype: torch.dtype) -> Any
     text: Any = load.load(folder, dtype=dtype)
     if read_json(folder / "config.json").get("eos_token_id") == 2:
         text.end = tokenizer.end
+        text.config = TextTowerConfig(**vars(text.config) | {"end": text.end})
     return text
+
+
+def by_tower(parts: dict[str, Any]) -> dict[str, Any]:
+    """The parts with CLIP as what there is of it: whole, or one tower."""
+    clip = parts["clip"]
+    if clip.text is not None and clip.image is not None:
+        return parts
+    one = {"text_encoder": clip.text} if clip.image is None else {"image_encoder": clip.image}
+    return one | {name: net for name, net in parts.items() if name != "clip"}
+
+
+def whole_clip(parts: dict[str, Any]) -> CLIP:
+    """What `by_tower` took apart."""
+    if "clip" in parts:
+        return parts["clip"]
+    if not parts.keys() & {"text_encoder", "image_encoder"}:
+        raise UnclipError("there is neither clip, text_encoder nor image_encoder among the parts; convert it again")
+    return towers(parts.get("text_encoder"), parts.get("image_encoder"))
 
 
 def towers(text: Any, image: Any) -> CLIP:

@@ -21,29 +21,30 @@ from unclip.diffusion.draw import Draw, Several
 from unclip.diffusion.guidance import CFG, Threshold
 from unclip.edit.session import Session, Source, open_picture
 from unclip.errors import UnclipError
-from unclip.models.autoencoder_kl import AutoencoderKL
-from unclip.models.clip import CLIP, TextTower, centred
+from unclip.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
+from unclip.models.clip import CLIP, TextTower, TextTowerConfig, centred
 from unclip.models.decoder import Condition
-from unclip.models.noised_decoder import NoisedDecoder, Noiser
+from unclip.models.noised_decoder import NoisedDecoder, NoisedDecoderConfig, Noiser, NoiserConfig
 from unclip.models.prefix import Prefix
 from unclip.models.prior import Prior
 from unclip.models.tokenizer import Tokenizer
 from unclip.pipeline import STEPS, Tell, UnCLIP
-from unclip.published.karlo import caption_tower, towers
+from unclip.published.karlo import CLIPS, by_tower, caption_tower, towers, whole_clip
 from unclip.settings import Generated, Settings
+from unclip.stored import TOKENIZER
 from unclip.weights import hub, load
 from unclip.weights.config import read_json
 from unclip.weights.hf_tokenizer import clip_tokenizer
 from unclip.weights.scheduler import Scheduler
 
 CLASSES = ("StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline")
-PARTS = ("unet", "image_normalizer", "text_encoder", "vae", "image_encoder", "prior", "prior_text_encoder")
+FOLDERS = ("unet", "image_normalizer", "text_encoder", "vae", "image_encoder", "prior", "prior_text_encoder")
 
 
 class StableUnCLIP(UnCLIP):
     """`UnCLIP.from_pretrained("stabilityai/stable-diffusion-2-1-unclip")`, or a folder that diffusers saved."""
 
-    system = None
+    system = "stable_unclip"
 
     def __init__(self, tokenizer: Tokenizer, clip: CLIP, prior: Prior | None, decoder: NoisedDecoder, noiser: Noiser,
                  caption_tokenizer: Tokenizer, caption: TextTower, autoencoder: AutoencoderKL, scheduler: Scheduler,
@@ -55,6 +56,7 @@ class StableUnCLIP(UnCLIP):
         self.students, self.noiser, self.autoencoder = {}, noiser, autoencoder
         self.caption_tokenizer, self.caption = caption_tokenizer, caption
         self.scheduler, self.prior_scheduler = scheduler, prior_scheduler
+        self.schedulers = {"decoder": scheduler} | ({"prior": prior_scheduler} if prior_scheduler else {})
         self.factor, self.noisiest = 1 << (len(autoencoder.config.multiples) - 1), noiser.config.diffusion.T - 1
         self.defaults = {  # pyright: ignore[reportAttributeAccessIssue]
             "steps": 20, "guidance": 10.0, "prior_steps": 25, "prior_guidance": 4.0, "best_of": 1,
@@ -176,7 +178,28 @@ class StableUnCLIP(UnCLIP):
 
     @property
     def parts(self) -> dict[str, Any]:
-        return super().parts | {"noiser": self.noiser, "caption": self.caption, "autoencoder": self.autoencoder}
+        own = {"noiser": self.noiser, "caption": self.caption, "autoencoder": self.autoencoder}
+        return by_tower(super().parts) | own
+
+    @property
+    def tokenizers(self) -> dict[str, Any]:
+        return super().tokenizers | {"caption": self.caption_tokenizer}
+
+    @classmethod
+    def from_saved(cls, folder: Path) -> "StableUnCLIP":
+        found = load.saved(folder, PARTS, ("decoder", "noiser", "caption", "autoencoder"))
+        parts = found.parts
+        return cls(Tokenizer.load(folder / TOKENIZER), whole_clip(parts), parts.get("prior"), parts["decoder"],
+                   parts["noiser"], Tokenizer.load((folder / TOKENIZER).with_stem("caption")), parts["caption"],
+                   parts["autoencoder"], found.scheduler("decoder"), found.schedulers.get("prior"), found.name,
+                   found.digest)  # fmt: skip
+
+
+SYSTEM = StableUnCLIP
+PARTS: load.Kinds = {
+    **CLIPS, "decoder": (NoisedDecoderConfig, NoisedDecoder), "noiser": (NoiserConfig, Noiser),
+    "caption": (TextTowerConfig, TextTower), "autoencoder": (AutoencoderKLConfig, AutoencoderKL),
+}  # fmt: skip
 
 
 def found_in(folder: Path) -> bool:
@@ -208,13 +231,14 @@ def from_folder(
         text, net = caption_tower(place / f"{prefix}text_encoder", tokenizer, dtype), part("prior", place)
         leading = scheduler(place / "prior_scheduler")
         net.space.deviations = leading.reach or net.space.deviations
+        net.config = replace(net.config, reach=net.space.deviations)
         if leading.sampler == "ddpm" and leading.spacing == "linspace":  # UnCLIPScheduler's way, which the prior knows
             leading = None
     if text is None and image is None:
         raise UnclipError(f"{str(folder)!r} holds neither a prior nor an image_encoder; fetch it again")
     return StableUnCLIP(tokenizer, towers(text, image), net, decoder, noiser, captions,
                         caption_tower(folder / "text_encoder", captions, dtype), part("vae"), decoding, leading,
-                        folder.name, hub.fingerprint(folder, PARTS))  # fmt: skip
+                        folder.name, hub.fingerprint(folder, FOLDERS))  # fmt: skip
 
 
 def scheduler(folder: Path) -> Scheduler:

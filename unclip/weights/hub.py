@@ -22,15 +22,21 @@ def shipped() -> list[str]:
     return sorted(p.parent.name for p in SHIPPED.glob(f"*/{INDEX}") if not p.parent.name.endswith("_more"))
 
 
-def write_index(folder: Path, name: str, system: str = "") -> None:
+def write_index(folder: Path, name: str, parts: Iterable[str] | None = None, **more: Any) -> None:
     """model_index.json: what the folder holds and the sha256 of every file, so that a reader need not guess.
 
-    system: the public system that it is, if it is one.
+    parts: the networks, by default those that lie there. more: what else there is to say, if anything.
     """
-    parts = sorted(p.parent.name for p in folder.glob("*/config.json"))
+    parts = sorted(parts if parts is not None else (p.parent.name for p in folder.glob("*/config.json")))
     sums = {p.relative_to(folder).as_posix(): sha256(p) for p in files(folder, [*parts, "tokenizer"])}
-    kind = {"system": system} if system else {}
-    write_json(folder / INDEX, {"name": name, "library": "unclip", **kind, "parts": parts, "sha256": sums})
+    more = {key: value for key, value in more.items() if value}
+    write_json(folder / INDEX, {"name": name, "library": "unclip", **more, "parts": parts, "sha256": sums})
+
+
+def system(folder: Path) -> str | None:
+    """Which public system a folder of ours holds; "" if one of our own, None if the folder is not ours."""
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    return str(index.get("system", "")) if index.get("library") == "unclip" else None
 
 
 def files(folder: Path, parts: Iterable[str]) -> list[Path]:
@@ -41,8 +47,8 @@ def files(folder: Path, parts: Iterable[str]) -> list[Path]:
 
 def check_index(index: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The index of a folder of ours, with the fields that a reader relies on; older ones note no sha256."""
-    index = {"name": folder.name, "sha256": {}, **index}
-    kinds = {"name": str, "parts": list, "sha256": dict}
+    index = {"name": folder.name, "sha256": {}, "schedulers": {}, **index}
+    kinds = {"name": str, "parts": list, "sha256": dict, "schedulers": dict}
     if index.get("library") != "unclip" or not all(isinstance(index.get(k), kind) for k, kind in kinds.items()):
         raise UnclipError(f"{str(folder / INDEX)!r} is no index of unclip's; name a folder that unclip saved")
     return index
@@ -50,7 +56,11 @@ def check_index(index: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def verify(folder: Path, index: dict[str, Any], parts: Iterable[str]) -> str:
     """Compare the files of `parts` with the sha256 that the index notes; 10 hex digits that stand for them all."""
-    total = hashlib.sha256()
+    total, parts = hashlib.sha256(), list(parts)
+    for name in index["sha256"]:
+        if name.split("/")[0] in parts and not (folder / name).is_file():
+            raise UnclipError(f"{str(folder)!r} lacks {name}, which was written with it; copy all of it, or fetch or "
+                              "train it again")  # fmt: skip
     for path in files(folder, parts):
         name, found = path.relative_to(folder).as_posix(), sha256(path)
         if index["sha256"].get(name, found) != found:

@@ -1,7 +1,7 @@
 """From a file or folder of any known format to a network that computes."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from unclip.errors import UnclipError
 from unclip.weights import hub
 from unclip.weights.checkpoint import CONFIG, WEIGHTS, aligned, give, load_module
-from unclip.weights.config import read_json
+from unclip.weights.config import from_dict, read_json
 from unclip.weights.container import open_file
 from unclip.weights.families import FAMILIES
 from unclip.weights.family import File, Schema
 from unclip.weights.match import Match, recognise
+from unclip.weights.scheduler import Scheduler
 
 # Where the folders of other projects keep a network and what they say of it. What a file is, its content tells.
 NETWORKS = (WEIGHTS, "diffusion_pytorch_model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin",
@@ -121,24 +122,36 @@ def fill(
     return m.net.requires_grad_(False).eval()
 
 
+Kinds = Mapping[str, tuple[type, Callable[..., nn.Module]]]  # of parts, by their names: configuration and network
+
+
 class Saved(NamedTuple):
-    """What a folder of ours holds: its name, 10 hex digits that stand for its files, and the networks."""
+    """What a folder of ours holds: its name, 10 hex digits that stand for its files, the networks, and how they are
+    sampled where they do not say it themselves."""
 
     name: str
     digest: str
     parts: dict[str, Any]
+    schedulers: dict[str, Scheduler]
+
+    def scheduler(self, part: str) -> Scheduler:
+        if part not in self.schedulers:
+            raise UnclipError(f"{self.name!r} does not say how its {part} is sampled; convert it again")
+        return self.schedulers[part]
 
 
-def saved(folder: Path, names: Iterable[str], read: Callable[[Path, str], Any], needed: Iterable[str]) -> Saved:
+def saved(folder: Path, names: Kinds, needed: Iterable[str], read: Callable[[Path, str], Any] | None = None) -> Saved:
     """The networks of a folder that `UnCLIP.save_pretrained` wrote, its files checked against the sha256 noted then.
 
     names: of parts that may be there; read(folder, name) reads one. Those that few need may lie beside, in FOLDER_more.
     Raises UnclipError where one of those `needed` is missing or a file is not what was written.
     """
     index = hub.check_index(read_json(folder / hub.INDEX), folder)
+    read = read or (lambda folder, name: load_module(folder / name, *names[name])[0])
     for name in needed:
         if name not in index["parts"]:
-            raise UnclipError(f"{str(folder)!r} lacks the part {name!r}; train it: unclip train mini.{name}")
+            fix = "convert it again" if "system" in index else f"train it: unclip train mini.{name}"
+            raise UnclipError(f"{str(folder)!r} lacks the part {name!r}; {fix}")
     there = [name for name in names if name in index["parts"]]
     digest = hub.verify(folder, index, [*there, "tokenizer"])
     parts, beside = {name: read(folder, name) for name in there}, folder.with_name(f"{folder.name}_more")
@@ -147,4 +160,5 @@ def saved(folder: Path, names: Iterable[str], read: Callable[[Path, str], Any], 
         others = [name for name in names if name in more["parts"] and name not in parts]
         hub.verify(beside, more, others)
         parts |= {name: read(beside, name) for name in others}
-    return Saved(index["name"], digest, parts)
+    schedulers = {name: from_dict(Scheduler, s, f"scheduler {name}") for name, s in index["schedulers"].items()}
+    return Saved(index["name"], digest, parts, schedulers)

@@ -31,15 +31,15 @@ FIXED = {"trained_betas": None, "rescale_betas_zero_snr": False, "use_karras_sig
 
 @dataclass(frozen=True)
 class Scheduler:
-    sampler: str = "ddim"
+    sampler: Literal["ddim", "ddpm", "plms", "dpmpp_2m", "dpmpp_sde", "unipc"] = "ddim"
     schedule: Literal["linear", "scaled", "cosine"] = "linear"
     T: int = 1000
     predicts: Literal["eps", "x0", "v"] = "eps"
     betas: tuple[float, ...] = (0.00085, 0.012)
-    spacing: str = "leading"  # "leading": whole strides, from the first level up; "linspace" and "trailing" too
+    spacing: Literal["leading", "linspace", "trailing"] = "leading"  # leading: whole strides, from the first level up
     offset: int = 0  # of leading steps
     to_data: bool = True  # the last step ends at x0, not at the first noisy level
-    variance: str = "learned_range"
+    variance: Literal["fixed_small", "fixed_small_log", "fixed_large", "learned_range"] = "learned_range"
     reach: float | None = None  # estimates of x0 are kept within it
     quantile: float | None = None  # they are squeezed by dynamic thresholding instead, which is to reach …
     most: float = 1.0  # … no further than this

@@ -14,16 +14,16 @@ JSON, MODEL = "tokenizer.json", "sentencepiece.bpe.model"
 LARGEST = 64 << 20  # bytes of either
 
 
-def load_tokenizer(folder: Path) -> MultilingualTokenizer:
+def load_tokenizer(folder: Path, json: str = JSON) -> MultilingualTokenizer:
     """Raises UnclipError for a folder that holds none of the two, and for files of other kinds."""
-    path = next((folder / name for name in (JSON, MODEL) if (folder / name).is_file()), None)
+    path = next((folder / name for name in (json, MODEL) if (folder / name).is_file()), None)
     if path is None:
-        raise UnclipError(f"{str(folder)!r} holds neither {JSON} nor {MODEL}; fetch it again, whole")
+        raise UnclipError(f"{str(folder)!r} holds neither {json} nor {MODEL}; fetch it again, whole")
     if path.stat().st_size > LARGEST:
         raise UnclipError(f"{str(path)!r} is larger than a tokenizer is; fetch it again")
     try:
         data = path.read_bytes()
-        own = path.name == JSON
+        own = path.name == json
         return MultilingualTokenizer(tokenizers.Tokenizer.from_str(data.decode()) if own else pieces(data))
     except Exception as e:  # the Rust side raises bare Exception for anything that it cannot read
         raise UnclipError(f"{str(path)!r} is no tokenizer of XLM-R: {e}; fetch it again") from e

@@ -1,0 +1,65 @@
+"""Kandinsky 2.1 and 2.2 of tiny random networks. The slow tests compare its pictures with those of diffusers."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import tokenizers
+import torch
+
+from unclip.models.clip import CLIPConfig
+from unclip.models.multilingual import MultilingualConfig, MultilingualTokenizer
+from unclip.models.tokenizer import Tokenizer
+from unclip.models.vqgan import VQGANConfig
+from unclip.nn.transformer import TransformerConfig
+from unclip.published.kandinsky import Kandinsky, Words
+from unclip.weights import diffusers, hf_clip, kandinsky, load, multilingual, vqgan
+from unclip.weights.family import Family
+from unclip.weights.match import prepare
+from unclip.weights.scheduler import Scheduler
+
+EMBED = 32
+TOWER = TransformerConfig(EMBED, 1, 1, activation="quick_gelu")
+UNET = replace(kandinsky.DECODER.unet, channels=(32, 64), depth=1, attention=(1,), head=4, context=EMBED)
+DDPM = Scheduler("ddpm", variance="learned_range", reach=2.0, spacing="leading")
+DDIM = Scheduler(offset=1, to_data=False)
+
+
+def network(family: Family, config: Any, seed: int = 0) -> Any:
+    g, m = torch.Generator().manual_seed(seed), prepare(family, config)
+    state = {key: 0.05 * torch.randn(spec.shape, generator=g) for key, spec in m.wanted.items()}
+    state |= {key: w + 1 for key, w in state.items() if "norm" in key and key.endswith("weight") and w.ndim == 1}
+    return load.fill(m, state.__getitem__)
+
+
+@pytest.fixture
+def make() -> Any:
+    """A function of what the decoder reads beside z_i, of its scheduler, and of the channels that are joined."""
+
+    def build(reads: bool, scheduler: Scheduler, layout: int = 0) -> Kandinsky:
+        prior = replace(diffusers.PUBLISHED_PRIOR, embed=EMBED, text=EMBED, transformer=TransformerConfig(64, 1, 2),
+                        reach=10.0)  # fmt: skip
+        told = {"text": 24, "pooled": EMBED} if reads else {"text": 0, "pooled": 0, "normed": ("z_emb", "z_tokens")}
+        decoder = replace(kandinsky.DECODER, size=8, embed=EMBED, unet=replace(UNET, layout=layout), **told,
+                          diffusion=replace(kandinsky.LATENT, betas=scheduler.betas))  # fmt: skip
+        words = None
+        if reads:
+            pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("fox", -3.0), ("a", -9.0)]
+            net = MultilingualConfig(EMBED, 40, 90, text=TransformerConfig(24, 1, 4, post_norm=True))
+            bpe = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, 3, False))
+            words = Words(MultilingualTokenizer(bpe), network(multilingual.MULTILINGUAL_CLIP, net))
+        return Kandinsky(
+            Tokenizer.clip(), network(hf_clip.HF_CLIP, CLIPConfig(EMBED, 28, 14, TOWER, TOWER, 49408, 77, 49407, True)),
+            network(diffusers.PRIOR, prior), network(diffusers.KANDINSKY, decoder),
+            network(vqgan.MOVQ_22, VQGANConfig(32, (1, 2, 2, 2), 1, (3,), 4, 4, 12, True)), scheduler, words, "k",
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("reads", "scheduler", "layout"), [(True, DDIM, 0), (False, DDPM, 0), (False, DDPM, 5)], ids=["2.1", "2.2", "fills"]
+)
+def test_saved_in_a_folder_of_ours(make, reads, scheduler, layout, kept):
+    again = kept(make(reads, scheduler, layout), lambda s: s.generate("a fox", steps=3, prior_steps=2, progress=False))
+    assert again.schedulers == {"decoder": scheduler}
