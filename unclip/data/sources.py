@@ -23,12 +23,18 @@ WANTED = (".json", ".svg", ".webp", ".noun", ".sense")
 INSTALL = {
     "npm": "install Node.js, which brings npm (Debian: apt-get install npm)",
     "apt-get": "run on Debian or Ubuntu",
+    "pip": "install pip (Debian: apt-get install python3-pip)",
+}
+COMMANDS = {
+    "npm": "npm pack --silent {0.name}@{0.version}",
+    "apt-get": "apt-get download -q {0.name}={0.version}",
+    "pip": "pip download --quiet --no-deps {0.name}=={0.version}",
 }
 
 
 @dataclass(frozen=True)
 class Package:
-    """One released package. `client` is the program that downloads it: `npm` or `apt-get`."""
+    """One released package. `client` is the program that downloads it: `npm`, `apt-get` or `pip`."""
 
     client: str
     name: str
@@ -39,6 +45,8 @@ class Package:
         """The archive's name as its client writes it, without the suffix."""
         if self.client == "npm":
             return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}"
+        if self.client == "pip":
+            return f"{self.name.replace('-', '_')}-{self.version}"
         return f"{self.name}_{self.version.replace(':', '%3a')}"
 
 
@@ -120,11 +128,7 @@ def obtain(package: Package, store: Path, given: Path | None = None) -> Path:
             f"{package.client!r} is needed to obtain {package.name}: {INSTALL[package.client]},"
             f" or name a folder that holds {package.stem} with --from"
         )
-    command = (
-        ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
-        if package.client == "npm"
-        else ["apt-get", "download", "-q", f"{package.name}={package.version}"]
-    )
+    command = COMMANDS[package.client].format(package).split()
     with writing(store):
         store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store) as scratch:
@@ -139,7 +143,7 @@ def _find(package: Package, folder: Path) -> Path | None:
     if package.client == "npm":
         candidates = [f"{package.stem}.tgz", package.stem, f"node_modules/{package.name}", package.name]
         return next((folder / c for c in candidates if (folder / c).exists()), None)
-    archives = sorted(folder.glob(f"{package.stem}_*.deb"))
+    archives = sorted(folder.glob(f"{package.stem}-*.whl" if package.client == "pip" else f"{package.stem}_*.deb"))
     unpacked = folder / package.name
     return archives[0] if archives else unpacked if unpacked.is_dir() else None
 

@@ -23,7 +23,11 @@ class Meaning(NamedTuple):
     words: list[str]
     above: list[str]
     below: list[str]
-    gloss: frozenset[str]  # words of its definition
+    text: str  # its definition
+
+    @property
+    def gloss(self) -> frozenset[str]:
+        return frozenset(re.findall("[a-z]+", self.text.lower()))
 
 
 class WordNet:
@@ -94,5 +98,4 @@ def _meaning(line: str) -> Meaning:
     words = [word.replace("_", " ") for word in fields[4:end:2]]
     pointers = list(zip(fields[end + 1 :: 4], fields[end + 2 :: 4], fields[end + 3 :: 4], strict=False))
     above, below = ([to for kind, to, part in pointers if part == "n" and kind == wanted] for wanted in "@~")
-    defined = frozenset(re.findall("[a-z]+", gloss.partition('; "')[0].lower()))
-    return Meaning(int(fields[1]), words, above, below, defined)
+    return Meaning(int(fields[1]), words, above, below, gloss.partition('; "')[0].strip())

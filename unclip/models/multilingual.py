@@ -1,5 +1,7 @@
 """The text encoder of Kandinsky 2.1: XLM-R (Conneau et al. 2020, 1911.02116), taught by CLIP to sum captions up in its
-space (Multilingual CLIP, Carlsson et al. 2022). Unlike CLIP's it is not causal, and normalises after each block."""
+space (Multilingual CLIP, Carlsson et al. 2022). Unlike CLIP's it is not causal, and normalises after each block.
+
+Sentence encoders of BERT's kind (Reimers & Gurevych 2019, 1908.10084) are the same without the projection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from unclip.nn.transformer import Transformer, TransformerConfig
 
 @dataclass(frozen=True)
 class MultilingualConfig:
-    embed: int = 768  # width of what sums the caption up
+    embed: int | None = 768  # width of what sums the caption up; None: the mean itself
     vocab: int = 250_002
     context: int = 514  # positions, of which the first two are none of a token
     kinds: int = 1  # of sequence; all are of the first
@@ -35,7 +37,7 @@ class MultilingualCLIP(nn.Module):
         self.kind = nn.Embedding(c.kinds, c.text.width)
         self.norm = nn.LayerNorm(c.text.width, eps=c.text.eps)
         self.transformer = Transformer(c.text)
-        self.project = nn.Linear(c.text.width, c.embed)
+        self.project = nn.Identity() if c.embed is None else nn.Linear(c.text.width, c.embed)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         seen = tokens != self.config.pad

@@ -31,7 +31,7 @@ def text() -> TextRecipe:
     """More words for a trained CLIP: trained when asked for by name, on a corpus with `unclip data words`."""
     return TextRecipe(
         "text", clip().model,
-        TrainConfig(steps=3000, batch=128, lr=1e-3, warmup=50, ema=0.99, save_every=250, sample_every=500,
+        TrainConfig(steps=6000, batch=128, lr=1e-3, warmup=50, ema=0.99, save_every=250, sample_every=500,
                     log_every=25),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from unclip.weights.hf_clip import HF_CLIP, HF_IMAGE, HF_TEXT, HF_TEXT_BARE, HF_
 from unclip.weights.image_gpt import IMAGE_GPT
 from unclip.weights.kandinsky import KANDINSKY_21
 from unclip.weights.karlo import KARLO_DECODER, KARLO_PRIOR, KARLO_SR
-from unclip.weights.multilingual import MULTILINGUAL_CLIP
+from unclip.weights.multilingual import MULTILINGUAL_CLIP, SENTENCES
 from unclip.weights.noised_clip import GLIDE_CLIP_IMAGE, GLIDE_CLIP_TEXT
 from unclip.weights.openai_clip import OPEN_CLIP, OPENAI_CLIP
 from unclip.weights.stable_unclip import NOISER, STABLE_UNCLIP
@@ -16,7 +16,7 @@ from unclip.weights.vqgan import AUTOENCODER_KL, AUTOENCODER_KL_OLD, MOVQ_21, MO
 
 FAMILIES = (
     OPENAI_CLIP, OPEN_CLIP, HF_CLIP, HF_TEXT, HF_TEXT_BARE, HF_TEXT_SHORT, HF_IMAGE,
-    GLIDE_CLIP_IMAGE, GLIDE_CLIP_TEXT, MULTILINGUAL_CLIP,
+    GLIDE_CLIP_IMAGE, GLIDE_CLIP_TEXT, MULTILINGUAL_CLIP, SENTENCES,
     DVAE_ENCODER, DVAE_DECODER, VQGAN_F16, MOVQ_21, MOVQ_22, AUTOENCODER_KL, AUTOENCODER_KL_OLD,
     IMAGE_GPT,
     KARLO_PRIOR, KARLO_DECODER, KARLO_SR, KANDINSKY_21, GLIDE,
