@@ -92,22 +92,24 @@ def config(found: Schema, prefix: str = "", head: int = 64, joined: int = 0) -> 
     def size(key: str, axis: int = 0) -> int:
         return found.size(prefix + key, axis)
 
-    count = found.count(prefix + "input_blocks.{i}.0.in_layers.0.weight")
-    convolved = found.count(prefix + "input_blocks.{i}.0.op.weight")
-    if found.count(prefix + "output_blocks.{i}.0.in_layers.0.weight"):
-        ends = (f"output_blocks.{{i}}.{n}.{name}.weight" for n in (1, 2) for name in ("in_layers.0", "conv"))
+    def attends(i: int) -> bool:
+        return found.holds(f"{prefix}input_blocks.{i}.1.{{rest}}")
+
+    blocks, convolved = found.count(prefix + "input_blocks.{i}.{rest}"), prefix + "input_blocks.{i}.0.op.{rest}"
+    if found.holds(prefix + "output_blocks.{rest}"):
+        ends = (f"output_blocks.{{i}}.{n}.{name}.{{rest}}" for n in (1, 2) for name in ("in_layers", "conv"))
         levels = 1 + sum(found.count(prefix + end) for end in ends)
-        depth = (1 + count + convolved) // levels - 1
+        depth = blocks // levels - 1
     else:  # half a U-Net: its last level is as deep as attention reaches back without a gap
-        last, depth = count + convolved, 0
-        while f"{prefix}input_blocks.{last - depth}.1.norm.weight" in found:
+        depth = 0
+        while attends(blocks - 1 - depth):
             depth += 1
-        levels = (1 + last) // (depth + 1)
-    if depth < 1 or (1 + count + convolved) != levels * (depth + 1):
-        raise UnclipError(f"{1 + count + convolved} blocks in {prefix + 'input_blocks'!r}, which make no levels alike")
+        levels = blocks // (depth + 1)
+    if depth < 1 or blocks != levels * (depth + 1):
+        raise UnclipError(f"{blocks} blocks in {prefix + 'input_blocks'!r}, which make no levels alike")
     firsts = [1 + i * (depth + 1) for i in range(levels)]
     channels = tuple(size(f"input_blocks.{i}.0.out_layers.0.weight") for i in firsts)
-    attended = [n for n, i in enumerate(firsts) if f"{prefix}input_blocks.{i}.1.norm.weight" in found]
+    attended = [n for n, i in enumerate(firsts) if attends(i)]
     first = f"{prefix}input_blocks.{firsts[attended[0]]}.1.encoder_kv.weight" if attended else ""
     time, out = size("time_embed.0.weight", 1), f"{prefix}out.2.weight"
     return UNetConfig(
@@ -116,5 +118,5 @@ def config(found: Schema, prefix: str = "", head: int = 64, joined: int = 0) -> 
         channels=channels, depth=depth, attention=tuple(attended), head=head,
         context=found.size(first, 1) if first in found else None,
         scale_shift=size("input_blocks.1.0.emb_layers.1.weight") == 2 * channels[0],
-        convolve=bool(convolved), time=0 if time == channels[0] else time,
+        convolve=found.holds(convolved), time=0 if time == channels[0] else time,
     )  # fmt: skip

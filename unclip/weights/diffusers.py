@@ -34,7 +34,7 @@ def said(found: Schema, part: str = "config") -> dict[str, Any]:
 
 
 def prior_config(found: Schema) -> PriorConfig:
-    width, depth = found.size("prd_embedding", 2), found.count("transformer_blocks.{i}.norm1.weight")
+    width, depth = found.size("prd_embedding", 2), found.count("transformer_blocks.{i}.{rest}")
     heads = said(found).get("num_attention_heads", width // 64)
     reach = float(said(found, "scheduler").get("clip_sample_range", PUBLISHED_PRIOR.reach))
     return replace(PUBLISHED_PRIOR, reach=reach, embed=found.size("proj_in.weight", 1),

@@ -72,8 +72,8 @@ def unet(c: UNetConfig, ours: str = "unet.", theirs: str = "") -> dict[str, From
 def config(found: Schema, prefix: str = "", said: dict[str, Any] | None = None, joins: int = 0) -> UNetConfig:
     """What shapes tell of a U-Net; `said`, its config.json, tells the channels of a head. joins: channels of what is
     joined to x."""
-    levels = found.count(prefix + "down_blocks.{i}.resnets.0.norm1.weight")
-    depth = found.count(prefix + "down_blocks.0.resnets.{i}.norm1.weight")
+    levels = found.count(prefix + "down_blocks.{i}.resnets.{rest}")
+    depth = found.count(prefix + "down_blocks.0.resnets.{i}.{rest}")
     first = [f"{prefix}down_blocks.{i}.attentions.0" for i in range(levels)]
     wrapped = f"{prefix}mid_block.attentions.0.proj_in.weight" in found
     norm = "norm.weight" if wrapped else "group_norm.weight"

@@ -21,7 +21,7 @@ def names(_: object) -> Names:
 
 
 def depth(found: Schema) -> int:
-    return found.count("blocks.group_1.block_{i}.res_path.conv_1.w")
+    return found.count("blocks.group_1.block_{i}.{rest}")
 
 
 def encoder(found: Schema) -> DVAEEncoderConfig:

@@ -53,9 +53,16 @@ class Schema(dict[str, Spec]):
             raise UnclipError(f"{key!r} is {self[key]}, expected {axis + 1} axes or more")
         return self[key].shape[axis]
 
-    def count(self, pattern: str) -> int:
-        """How many keys have a number where the pattern has `{i}`: the depth of a network."""
-        return sum(bool(match(pattern, key)) for key in self)
+    def holds(self, form: str) -> bool:
+        """Whether there is a key of this form."""
+        return form in self if "{" not in form else any(match(form, key) is not None for key in self)
+
+    def count(self, form: str) -> int:
+        """How many numbers stand where the form has `{i}`: the depth of a network.
+
+        A form that ends in `{rest}` counts whole blocks, and so is not misled by a block that lacks a key.
+        """
+        return len({found["i"] for key in self if (found := match(form, key))})
 
 
 Read = Callable[[str], Tensor]

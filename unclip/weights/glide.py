@@ -34,7 +34,7 @@ def config(found: Schema) -> GlideConfig:
     joined = max(0, found.size("input_blocks.0.0.weight", 1) - 3)
     unet = adm_unet.config(found, joined=joined)
     width = found.size("token_embedding.weight", 1)
-    text = TransformerConfig(width, found.count("transformer.resblocks.{i}.ln_1.weight"), max(1, width // 64))
+    text = TransformerConfig(width, found.count("transformer.resblocks.{i}.{rest}"), max(1, width // 64))
     size = 4 << len(unet.channels)
     low, inpaint = (size // 4 if joined in (3, 7) else 0), joined in (4, 7)
     return GlideConfig(size, found.size("token_embedding.weight"),

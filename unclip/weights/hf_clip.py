@@ -72,7 +72,7 @@ def transformer(found: Schema, tower: Literal["text", "vision"]) -> TransformerC
     activation = said.get("hidden_act", "quick_gelu")
     if activation not in ("gelu", "quick_gelu") or not isinstance(heads, int) or heads < 1 or width % heads:
         raise UnclipError(f"its config.json asks for {heads!r} heads and {activation!r}, expected gelu or quick_gelu")
-    depth = found.count(f"{prefix}.encoder.layers.{{i}}.layer_norm1.weight")
+    depth = found.count(f"{prefix}.encoder.layers.{{i}}.{{rest}}")
     mlp = None if hidden == 4 * width else hidden
     return TransformerConfig(width, depth, heads, activation=activation, mlp=mlp)
 

@@ -38,7 +38,7 @@ def names(config: ImageGPTConfig) -> Names:
 
 
 def config(found: Schema) -> ImageGPTConfig:
-    width, depth = found.size("model/ln_f/g"), found.count("model/h{i}/ln_1/g")
+    width, depth = found.size("model/ln_f/g"), found.count("model/h{i}/{rest}")
     heads = found.size("model/h0/attn/q_proj")
     return ImageGPTConfig(found.size("model/wte"), found.size("model/wpe"), tower(width, depth, heads))
 

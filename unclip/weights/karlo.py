@@ -30,7 +30,7 @@ UPSAMPLER = UpsamplerConfig(
 
 def prior_config(found: Schema, prefix: str = "model.") -> PriorConfig:
     width = found.size(f"{prefix}prd_emb", 2)
-    depth = found.count(f"{prefix}transformer.resblocks.{{i}}.ln_1.weight")
+    depth = found.count(f"{prefix}transformer.resblocks.{{i}}.{{rest}}")
     return replace(PRIOR, embed=found.size(f"{prefix}clip_img_proj.weight", 1),
                    text=found.size(f"{prefix}text_enc_proj.weight", 1),
                    context=found.size(f"{prefix}positional_embedding", 1) - 4,

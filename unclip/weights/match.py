@@ -3,7 +3,8 @@
 All is settled from names, shapes and types, on the meta device, before a tensor is read.
 """
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,15 +52,15 @@ def prepare(family: Family, config: Any, member: str = "") -> Match:
 def faults(found: Schema, m: Match) -> list[str]:
     """What keeps a file from being this network: a line for each key, none when it fits exactly."""
     lines = [f"{key!r} is missing, expected {spec}" for key, spec in m.wanted.items() if key not in found]
-    common = usual(found)
+    common, odd = usual(found), odd_ones(found)
     for key, spec in found.items():
         if key not in m.wanted:
             if not any(match(form, key) is not None for form in m.family.unused):
                 lines.append(f"{key!r} {spec} is left over, expected no such key")
             continue
         shape, dtype = m.wanted[key]
-        # Half precision is often kept for matrices alone; one odd tensor in a file of float32 is a mistake.
-        types = (common, "float32") if dtype in FLOATS else (dtype,)
+        # Half precision is often kept for matrices alone; one odd tensor among others of its kind is a mistake.
+        types = (odd.get(key, common), odd.get(key, "float32")) if dtype in FLOATS else (dtype,)
         if spec.shape != shape or spec.dtype not in types:
             lines.append(f"{key!r} is {spec}, expected {Spec(shape, types[0])}")
     return lines
@@ -71,6 +72,15 @@ def usual(found: Schema) -> str:
     return counts.most_common(1)[0][0] if counts else "float32"
 
 
+def odd_ones(found: Schema) -> dict[str, str]:
+    """Of tensors whose names differ in numbers alone the one whose type differs: key → the type of the rest."""
+    kinds: dict[tuple[str, int], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for key, spec in found.items():
+        kinds[re.sub(r"\d+", "#", key), len(spec.shape)][spec.dtype].append(key)
+    pairs = (sorted(kind.items(), key=lambda pair: len(pair[1])) for kind in kinds.values() if len(kind) == 2)
+    return {few[0]: dtype for (_, few), (dtype, many) in pairs if len(few) == 1 and len(many) > 2}
+
+
 def leaves(config: Any, path: str = "") -> dict[str, Any]:
     """A configuration as one flat dictionary, dotted name → value."""
     if isinstance(config, dict):
@@ -79,14 +89,14 @@ def leaves(config: Any, path: str = "") -> dict[str, Any]:
 
 
 def distance(one: Any, other: Any) -> int:
-    """In how many settings two configurations differ."""
+    """In how many settings two configurations differ, of those that shapes may tell."""
     a, b = leaves(to_dict(one)), leaves(to_dict(other))
-    return sum(a.get(k, ()) != b.get(k, ()) for k in a.keys() | b.keys())
+    return sum(a.get(k, ()) != b.get(k, ()) for k in a.keys() | b.keys() if not k.startswith(".diffusion."))
 
 
 def score(found: Schema, family: Family) -> int:
     """Signs that are there, less those that are not."""
-    return sum(1 if any(match(sign, key) is not None for key in found) else -1 for sign in family.signs)
+    return sum(1 if found.holds(sign) else -1 for sign in family.signs)
 
 
 def ranked(found: Schema, families: Iterable[Family]) -> list[Family]:
@@ -96,28 +106,39 @@ def ranked(found: Schema, families: Iterable[Family]) -> list[Family]:
 
 
 def examine(found: Schema, family: Family) -> tuple[Match | None, list[str]]:
-    """The network of this family that a file fills, or the faults beside the one it comes closest to."""
-    members = family.published
+    """The network of this family that a file fills, or the faults beside the one it comes closest to.
+
+    A key that is missing or of the wrong size can mislead what is derived from it: where that does not fit, or hardly
+    differs from a published model, the published ones are tried as well. A file that is one of them in all but one key
+    is that model, damaged.
+    """
     try:
         config = family.config(found)
-        nearest = min(members, key=lambda name: distance(members[name], config), default=None)
-        near = distance(members[nearest], config) if nearest is not None else 9
-        m = prepare(family, config, nearest or "" if near == 0 else "")
+        near = {name: distance(known, config) for name, known in family.published.items()}
+        member = min(near, key=lambda name: near[name], default="")
+        m = prepare(family, config, member if near.get(member) == 0 else "")
     except (UnclipError, ArithmeticError, LookupError, ValueError, TypeError, RuntimeError) as e:
         told = str(e).splitlines()[0] if str(e) else f"sizes that make no network ({type(e).__name__})"
-        every = [prepare(family, config, name) for name, config in members.items()]  # what is missing misled it
-        m = min(every, key=lambda m: len(faults(found, m)), default=None)
-        return (m, lines) if m and len(lines := faults(found, m)) < len(m.wanted) // 2 else (None, [told])
+        m, lines = closest(found, family, family.published)
+        return (m, lines) if m and len(lines) < len(m.wanted) // 2 else (None, [told])
     lines = faults(found, m)
-    if near == 0 or (not lines and near > 3):
+    if near.get(member) == 0 and len(lines) < 2:
         return m, lines
-    # A key of the wrong size misleads what is derived from it; and a file that is a published model in all but one
-    # key is that model, damaged.
-    known = prepare(family, members[nearest], nearest) if nearest is not None else m
-    others = faults(found, known)
-    if not lines:
-        return (known, others) if len(others) == 1 else (m, lines)
-    return (known, others) if near == 1 or len(others) < len(lines) else (m, lines)
+    known, others = closest(found, family, sorted((n for n in near if lines or near[n] < 4), key=lambda n: near[n]))
+    damaged = len(others) <= len(lines) if lines else len(others) == 1
+    return (known, others) if known and damaged else (m, lines)
+
+
+def closest(found: Schema, family: Family, members: Iterable[str]) -> tuple[Match | None, list[str]]:
+    """Of these published models the one that a file differs from in the fewest keys, the first that does in one."""
+    best: tuple[Match | None, list[str]] = None, []
+    for member in members:
+        lines = faults(found, m := prepare(family, family.published[member], member))
+        if best[0] is None or len(lines) < len(best[1]):
+            best = m, lines
+        if len(lines) == 1:
+            break
+    return best
 
 
 def recognise(found: Schema, families: Sequence[Family], name: str, only: str | None = None) -> Match:

@@ -43,7 +43,7 @@ def config(found: Schema) -> MultilingualConfig:
         raise UnclipError(f"its config.json asks for {heads!r} heads and {activation!r}, expected gelu")
     if not isinstance(eps, float) or not isinstance(pad, int):
         raise UnclipError(f"its config.json has layer_norm_eps {eps!r} and pad_token_id {pad!r}, expected numbers")
-    depth = found.count(f"{prefix}{LAYER}output.dense.weight")
+    depth = found.count(f"{prefix}{LAYER}{{rest}}")
     text = TransformerConfig(width, depth, heads, mlp=None if hidden == 4 * width else hidden, post_norm=True, eps=eps)
     context = found.size(prefix + PLACES) + (not prefix)
     kinds = found.size(prefix + KINDS)

@@ -58,7 +58,7 @@ def text_names(_: NoisedTextConfig) -> Names:
 def tower(found: Schema) -> TransformerConfig:
     """A head is 64 wide."""
     width = found.size("blocks.output.ln.g")
-    return TransformerConfig(width, found.count("blocks.block_{i}.f_attn.ln.g"), width // 64 or 1)
+    return TransformerConfig(width, found.count("blocks.block_{i}.{rest}"), width // 64 or 1)
 
 
 def image_config(found: Schema) -> NoisedImageConfig:

@@ -58,7 +58,7 @@ def names(config: CLIPConfig) -> Names:
 
 def tower(found: Schema, prefix: str, heads: Mapping[int, int], activation: Any) -> TransformerConfig:
     width, hidden = found.size(f"{prefix}.0.ln_1.weight"), found.size(f"{prefix}.0.mlp.c_fc.weight")
-    depth = found.count(prefix + ".{i}.ln_1.weight")
+    depth = found.count(prefix + ".{i}.{rest}")
     mlp = None if hidden == 4 * width else hidden
     return TransformerConfig(width, depth, heads.get(width, width // 64 or 1), 0.0, activation, mlp)
 
@@ -78,7 +78,7 @@ def config(found: Schema, heads: Mapping[int, int] | None = None, activation: st
                    context=found.size("positional_embedding"), mean=MEAN, std=STD, pre_norm=True)  # fmt: skip
     if "visual.layer1.0.conv1.weight" in found or "visual.attnpool.positional_embedding" in found:
         width = found.size("visual.conv3.weight")
-        depth = tuple(found.count(f"visual.layer{n}.{{i}}.conv1.weight") for n in (1, 2, 3, 4))
+        depth = tuple(found.count(f"visual.layer{n}.{{i}}.{{rest}}") for n in (1, 2, 3, 4))
         key = "visual.attnpool.positional_embedding"
         grid = side(found.size(key), key)
         resnet = ResNetConfig(width, depth, width // 2)

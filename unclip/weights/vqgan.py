@@ -101,11 +101,11 @@ def diffusers_names(config: VQGANConfig, old: bool = False) -> Names:
 
 
 def config(found: Schema, block: str, attention: str) -> VQGANConfig:
-    """block, attention: how the first convolution of a level, and what tells its attention, are named."""
-    channels, levels = found.size("encoder.conv_in.weight"), found.count(block.replace("{j}", "0"))
-    widths = [found.size(block.replace("{j}", "0").replace("{i}", str(n))) for n in range(levels)]
-    depth = found.count(block.replace("{i}", "0").replace("{j}", "{i}"))
-    on = tuple(n for n in range(levels) if attention.replace("{i}", str(n)) in found)
+    """block, attention: how those of level `{i}` are named."""
+    channels, levels = found.size("encoder.conv_in.weight"), found.count(block + ".{rest}")
+    widths = [found.size(f"{block}.0.conv1.weight".replace("{i}", str(n))) for n in range(levels)]
+    depth = found.count(block.replace("{i}", "0") + ".{i}.{rest}")
+    on = tuple(n for n in range(levels) if found.holds(attention.replace("{i}", str(n)) + ".{rest}"))
     codes, embed = found.size("quantize.embedding.weight"), found.size("quantize.embedding.weight", 1)
     spatial = any(".conv_y." in key for key in found)
     multiples = tuple(width // channels for width in widths)
@@ -117,11 +117,15 @@ def config(found: Schema, block: str, attention: str) -> VQGANConfig:
     return VQGANConfig(channels, multiples, depth, on, latent, embed, codes, spatial, groups)
 
 
-def kl_config(found: Schema, key: str = "to_q") -> AutoencoderKLConfig:
-    """key: what tells that a level has attention."""
+taming_config = partial(config, block="encoder.down.{i}.block", attention="encoder.down.{i}.attn")
+diffusers_config = partial(
+    config, block="encoder.down_blocks.{i}.resnets", attention="encoder.down_blocks.{i}.attentions"
+)
+
+
+def kl_config(found: Schema) -> AutoencoderKLConfig:
     codes = {"quantize.embedding.weight": Spec((0, found.size("post_quant_conv.weight", 1)), "float32")}
-    c = config(Schema({**found, **codes}), "encoder.down_blocks.{i}.resnets.{j}.conv1.weight",
-               f"encoder.down_blocks.{{i}}.attentions.0.{key}.weight")  # fmt: skip
+    c = diffusers_config(Schema({**found, **codes}))
     said = found.about.get("config")
     said = said if isinstance(said, dict) else {}
     scale, groups = said.get("scaling_factor", 0.18215), said.get("norm_num_groups", 32)
@@ -139,13 +143,6 @@ F16 = {
 MOVQ = VQGANConfig(128, (1, 2, 2, 4), 2, (3,), 4, 4, 16384, True)
 COMMON_SIGNS = ("quantize.embedding.weight", "quant_conv.weight", "post_quant_conv.weight", "encoder.conv_in.weight")
 SIGNS = (*COMMON_SIGNS, "encoder.down.{i}.block.0.conv1.weight", "encoder.mid.attn_1.q.weight")
-taming_config = partial(
-    config, block="encoder.down.{i}.block.{j}.conv1.weight", attention="encoder.down.{i}.attn.0.q.weight"
-)
-diffusers_config = partial(
-    config, block="encoder.down_blocks.{i}.resnets.{j}.conv1.weight",
-    attention="encoder.down_blocks.{i}.attentions.0.to_q.weight",
-)  # fmt: skip
 VQGAN_F16 = Family("VQGAN", "autoencoder", SIGNS, taming_config, VQGAN, names, ("loss.{rest}",), F16, "MIT")
 MOVQ_21 = Family(
     "Kandinsky MoVQ", "autoencoder", (*SIGNS, "decoder.norm_out.conv_y.weight"), taming_config, VQGAN, names,
@@ -164,6 +161,6 @@ AUTOENCODER_KL = Family(
 )  # fmt: skip
 AUTOENCODER_KL_OLD = Family(
     "Autoencoder of Stable Diffusion, older names", "autoencoder",
-    (*KL_SIGNS, "encoder.mid_block.attentions.0.query.weight"), partial(kl_config, key="query"), AutoencoderKL,
+    (*KL_SIGNS, "encoder.mid_block.attentions.0.query.weight"), kl_config, AutoencoderKL,
     partial(diffusers_names, old=True), published={"f8": AutoencoderKLConfig()}, licence="Open RAIL++-M",
 )  # fmt: skip
