@@ -80,13 +80,17 @@ def test_a_row_tells_right_from_wrong(held):
 def test_the_page(held, tmp_path):
     row, sheet = measure(Copyist(held, True), held, 61.0)
     row["models"] = "p(x | z) < 1"
-    page.write([row, {**row, "bits": 1.5}], [sheet, sheet], {"space": "here", "pictures": 64}, tmp_path)
+    curve = [{"scale": 1.0, "precision": 0.25, "recall": 0.5}, {"scale": 10.0, "precision": 0.75, "recall": 0.125}]
+    about = {"space": "here", "pictures": 64, "guidance": curve}
+    page.write([row, {**row, "bits": 1.5}], [sheet, sheet], about, tmp_path)
     lines = (tmp_path / "report.md").read_text().splitlines()
     table = [line for line in lines if line.startswith("|")]
+    assert table[4:] == ["|scale|precision|recall|", "|---|---|---|", "|1|0.25|0.5|", "|10|0.75|0.125|"]
+    table = table[:4]
     assert len(table) == 4 and len({line.replace(r"\|", "").count("|") for line in table}) == 1
     assert "|61|" in table[2] and "|–|" in table[2] and "|1.50|" in table[3]
     html = (tmp_path / "index.html").read_text()
-    assert html.count("<tr>") == 3 and "p(x | z) &lt; 1" in html and "lineage.png" in html
+    assert html.count("<tr>") == 6 and "p(x | z) &lt; 1" in html and "lineage.png" in html
     assert (tmp_path / "lineage.png").stat().st_size > 500
 
 

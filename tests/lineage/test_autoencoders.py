@@ -110,10 +110,12 @@ def test_codes_become_the_means_of_what_chose_them():
 
 
 def test_dead_codes_are_put_where_inputs_are():
-    book = Codebook(CodebookConfig(codes=8, width=4))
+    book = Codebook(CodebookConfig(codes=8, width=4, decay=0.5, least=0.1))
     book.codes.fill_(1e4)
     book.codes[0] = 0
-    z = torch.randn(4, 4, 4, 4)
+    book.count.fill_(1)  # far, and not for want of a past
+    book.total.copy_(book.codes)
+    z = torch.randn(4, 4, 4, 4, generator=g())
     for step in range(5):
         q = book(z, g(step))
     assert book.codes.abs().max() < 10

@@ -1,9 +1,11 @@
 """DALL·E 1 and Image-GPT: causality by gradient, cached sampling, closed forms, eight pictures by heart."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.distributions import Laplace
 
 from unclip.diffusion.draw import Draw
@@ -41,6 +43,21 @@ def test_a_code_knows_the_caption_and_the_codes_before_it():
         assert (text.abs().sum(2) > 0).all()
         moved = codes.abs().sum(2)[0] > 0  # the last code is told by none
         assert moved[:i].all() and not moved[i:].any()
+
+
+def test_probabilities_of_all_codes_sum_to_one():
+    """DALL·E's of a caption, and Image-GPT's: were a code told of itself or of what follows, they would not."""
+    every = torch.tensor(list(product(range(3), repeat=4)))
+    torch.manual_seed(0)
+    dalle = DALLE(DALLEConfig(50, 4, 3, 2, 3, TransformerConfig(16, 4, 2)))
+    pixels = PixelGPT(PixelGPTConfig(2, 3, TransformerConfig(16, 2, 2)))
+    for code in (dalle.codes, pixels.net.tokens):
+        torch.nn.init.normal_(code.weight)  # so that what leaks would be heard
+    with torch.no_grad():
+        logits = dalle(IDS[:1].expand(81, -1), every)[1]
+        told = -F.cross_entropy(logits.mT, every, reduction="none")
+        for log_p in (told, -pixels.nll(every)):
+            assert log_p.sum(1).exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_text_is_blind_to_the_picture_and_to_its_own_future():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from unclip.cli.main import main
 from unclip.diffusion.process import Process
@@ -25,6 +26,7 @@ from unclip.models.decoder import DecoderConfig
 from unclip.models.noised_clip import NoisedImageConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
+from unclip.pictures import to_tensor
 from unclip.recipes import lineage
 from unclip.train import budget
 from unclip.train.loop import train
@@ -90,6 +92,7 @@ def test_a_system_is_read_again(name, run):
             torch.testing.assert_close(system.sample(["blue"], [4])[0], drawn[1], atol=1e-4, rtol=1e-4)
         for answer in (system.reconstruct(x), system.bits(x), system.features(x)):
             assert answer is None or (len(answer) == 2 and answer.isfinite().all())
+        assert all(value >= 0 for value in system.numbers(x).values())
 
 
 @pytest.mark.parametrize("make", lineage.stages, ids=lambda make: make.__name__)
@@ -141,11 +144,67 @@ def test_a_command_draws(run, tmp_path, capsys):
     glide = ["lineage", "sample", "glide", "red", "-n", "1", "--clip-guidance"]
     assert main([*glide, "5", *where]) == 0
     assert main(["lineage", "sample", "gan", "red", "--clip-guidance", "5", *where]) == 2
-    assert "is for glide" in capsys.readouterr().err
+    assert "--clip-guidance is for glide" in capsys.readouterr().err
     assert main(["lineage", "sample", "gam", "--out", str(run)]) == 2
     assert "did you mean 'gan'?" in capsys.readouterr().err
     assert main(["lineage", "train", "--data", "x", "--budget", "soon"]) == 2
     assert "write 90s, 10m or 1h" in capsys.readouterr().err
+
+
+def test_settings_of_one_system_are_heeded_by_it_alone(run, tmp_path, capsys):
+    where = ["--out", str(run), "-o", str(tmp_path / "drawn.png"), "--device", "cpu"]
+    dalle = ["lineage", "sample", "dalle1", "red", "-n", "1", *where]
+    seen = []
+    for more in ([], ["--temperature", "0", "--top-k", "1", "--candidates", "1"], ["--candidates", "2"]):
+        assert main([*dalle, *more]) == 0
+        seen.append((tmp_path / "drawn.png").read_bytes())
+    assert len({*seen}) > 1
+    assert main(["lineage", "sample", "adm", "red", "-n", "1", "--scale", "0", *where]) == 0
+    capsys.readouterr()
+    assert main(["lineage", "sample", "vae", "--top-k", "3", *where]) == 2
+    assert "--top-k is for dalle1; vae has no such setting" in capsys.readouterr().err
+    assert main([*dalle, "--candidates", "0"]) == 2
+    assert "--candidates is 0; it must be 1 or more" in capsys.readouterr().err
+
+
+def test_pictures_are_redrawn(run, tmp_path, capsys):
+    """A row for each: as it was, then as it is told again; the known half and the opaque part stay as they are."""
+    first, second, sheet = (tmp_path / f"{name}.png" for name in ("first", "second", "sheet"))
+    Image.new("RGB", (16, 16), (200, 40, 40)).save(first)
+    holed = Image.new("RGBA", (16, 16), (40, 40, 200, 255))
+    holed.paste((0, 0, 0, 0), (4, 4, 12, 12))
+    holed.save(second)
+    where = ["--out", str(run), "-o", str(sheet), "--device", "cpu"]
+
+    def cells(*words: str) -> list[list[Tensor]]:
+        assert main(["lineage", "redraw", *words, *where]) == 0
+        with Image.open(sheet) as image:
+            x = to_tensor(image.convert("RGB"))[0]
+        side = lineage.SYSTEMS[words[0]][0].load(run / "model").size
+        height, width = (range(2, length, side + 2) for length in x.shape[1:])
+        return [[x[:, y : y + side, i : i + side] for i in width] for y in height]
+
+    for name in ("ae", "dae", "mae", "vae", "vqvae", "vqvae2", "dalle1"):
+        assert [len(row) for row in cells(name, str(first), str(second))] == [2, 2]
+    for name in ("image_gpt", "pixelcnn"):
+        ((_, a, b),) = cells(name, str(first), "-n", "2")
+        assert torch.equal(a[:, :4], b[:, :4]) and not torch.equal(a, b)
+    ((was, filled),) = cells("glide", str(second), "--prompt", "red")
+    hole = torch.zeros(16, 16, dtype=torch.bool)
+    hole[4:12, 4:12] = True
+    assert torch.equal(was[:, ~hole], filled[:, ~hole]) and not torch.equal(was[:, hole], filled[:, hole])
+    ((*way,),) = cells("vae", str(first), str(second), "--between", "-n", "4")
+    assert len(way) == 6
+    for words, why in [
+        (["gan", str(first)], "takes no pictures"),
+        (["glide", str(first)], "nothing of the picture is transparent"),
+        (["ae", str(first), str(second), "--between"], "is for vae"),
+        (["vae", str(first), "--between"], "two pictures or more"),
+        (["vae", str(tmp_path / "none.png")], "none.png"),
+    ]:
+        capsys.readouterr()
+        assert main(["lineage", "redraw", *words, *where]) == 2
+        assert why in capsys.readouterr().err
 
 
 def test_a_part_that_is_not_there_is_named(tmp_path):

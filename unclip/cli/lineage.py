@@ -2,12 +2,21 @@
 
 import argparse
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from unclip.cli.console import note
 from unclip.errors import UnclipError
 
+OWN = {  # settings of one system → the system, and what is said of them
+    "clip_guidance": ("glide", "how far its noised CLIP guides (default: 0, not at all)"),
+    "guidance": ("glide", "how far the caption counts (default: 3)"),
+    "scale": ("adm", "how far its classifier guides (default: 3)"),
+    "candidates": ("dalle1", "pictures drawn for each that is kept, the one that CLIP likes best (default: 4)"),
+    "temperature": ("dalle1", "below 1 the likelier codes come more often (default: 0.9)"),
+    "top_k": ("dalle1", "codes to choose from, the likeliest (default: 128; 0: all)"),
+}
 UNITS = {"s": 1 / 60, "m": 1.0, "h": 60.0}
 
 
@@ -26,14 +35,27 @@ def add_parser(subparsers: Any) -> None:
     sample.add_argument("prompts", nargs="*", default=[""], metavar="PROMPT", help="for those that read captions")
     sample.add_argument("-n", type=int, default=8, metavar="N", help="pictures of each prompt (default: 8)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first (default: 0)")
-    sample.add_argument("--clip-guidance", type=float, default=0.0, metavar="SCALE",
-                        help="glide alone: how far its noised CLIP guides (default: 0, not at all)")  # fmt: skip
-    sample.add_argument("-o", "--output", default="lineage.png", metavar="FILE", help="the sheet (lineage.png)")
+    for name, (system, words) in OWN.items():
+        kind = int if name in ("candidates", "top_k") else float
+        sample.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=f"{system} alone: {words}")
+    redraw = does.add_parser("redraw", help="what one of them makes of pictures",
+                             description="Autoencoders, VQ-VAE and DALL·E 1 tell pictures again by way of their code; "
+                             "Image-GPT and PixelCNN keep the upper half and draw the lower; GLIDE fills what is "
+                             "transparent. A row for each picture: as it was, then as it was drawn.")  # fmt: skip
+    redraw.add_argument("name", metavar="NAME", help="the system")
+    redraw.add_argument("pictures", nargs="+", metavar="PICTURE", help="files")
+    redraw.add_argument("--prompt", default="", metavar="PROMPT", help="glide alone: what to fill in")
+    redraw.add_argument("--between", action="store_true",
+                        help="vae alone: from each picture to the next, -n steps along the line of their codes")
+    redraw.add_argument("-n", type=int, default=1, metavar="N", help="times (default: 1)")
+    redraw.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first (default: 0)")
+    for each in (sample, redraw):
+        each.add_argument("-o", "--output", default="lineage.png", metavar="FILE", help="the sheet (lineage.png)")
     report = does.add_parser("report", help="one page: a row and a line of pictures for each system of the run")
     report.add_argument("--data", metavar="DIR", required=True, help="the corpus: unclip data illustrations DIR")
     report.add_argument("--pictures", type=int, default=64, metavar="N", help="drawn by each (default: 64)")
     report.add_argument("-o", "--output", metavar="DIR", help="where the page goes (default: OUT/report)")
-    for each in (train, sample, report):
+    for each in (train, sample, redraw, report):
         each.add_argument("--out", default="runs/lineage", metavar="DIR", help="the run (default: runs/lineage)")
         each.add_argument("--device", metavar="NAME", help="cpu, cuda … (default: the best there is)")
         each.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
@@ -52,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from unclip.machine import pick_device
 
     set_threads(args.threads)
-    action = {"train": train, "sample": sample, "report": report}[args.does]
+    action = {"train": train, "sample": sample, "redraw": redraw, "report": report}[args.does]
     return action(args, Path(args.out), pick_device(args.device))
 
 
@@ -85,28 +107,65 @@ def train(args: argparse.Namespace, out: Path, device: Any) -> int:
     return int(failed)
 
 
-def sample(args: argparse.Namespace, out: Path, device: Any) -> int:
-    import torch
-
-    from unclip.files import atomic
-    from unclip.pictures import grid
-
+def load(args: argparse.Namespace, out: Path, device: Any) -> Any:
+    """The system that is named."""
     if args.n < 1 or args.seed < 0:
         raise UnclipError(f"-n is {args.n} and --seed {args.seed}; they must be at least 1 and 0")
     ((kind, _),) = chosen([args.name]).values()
-    system, prompts = kind.load(out / "model", device), [p for p in args.prompts for _ in range(args.n)]
+    return kind.load(out / "model", device)
+
+
+def keep(pictures: Any, columns: int, output: str) -> int:
+    from unclip.files import atomic
+    from unclip.pictures import grid
+
+    with atomic(Path(output)) as path:
+        grid(pictures, columns).save(path, "PNG")
+    print(output)
+    return 0
+
+
+def sample(args: argparse.Namespace, out: Path, device: Any) -> int:
+    import torch
+
+    system, prompts = load(args, out, device), [p for p in args.prompts for _ in range(args.n)]
     if any(args.prompts) and not system.text:
         note(f"{system.title} reads no captions: the prompt counts for nothing")
-    if args.clip_guidance:
-        if not hasattr(system, "clip_guidance"):
-            raise UnclipError(f"--clip-guidance is for glide; {args.name} has no CLIP that sees the noise")
-        system.clip_guidance = args.clip_guidance
+    for name, (owner, _) in OWN.items():
+        value = getattr(args, name)
+        if value is None:
+            continue
+        if args.name != owner:
+            raise UnclipError(f"--{name.replace('_', '-')} is for {owner}; {args.name} has no such setting")
+        if value < (name == "candidates"):
+            raise UnclipError(f"--{name.replace('_', '-')} is {value}; it must be {int(name == 'candidates')} or more")
+        setattr(system, name, value)
     with torch.no_grad():
         drawn = system.sample(prompts, range(args.seed, args.seed + len(prompts)))
-    with atomic(Path(args.output)) as path:
-        grid(drawn, columns=args.n).save(path, "PNG")
-    print(args.output)
-    return 0
+    return keep(drawn, args.n, args.output)
+
+
+def redraw(args: argparse.Namespace, out: Path, device: Any) -> int:
+    import torch
+
+    from unclip.pictures import flat, read, square, to_tensor
+
+    system = load(args, out, device)
+    if args.prompt and args.name != "glide":
+        note(f"{system.title} fills nothing in: the prompt counts for nothing")
+    images = [square(read(name).convert("RGBA"), system.size) for name in args.pictures]
+    x = torch.cat([to_tensor(flat(image)) for image in images]).to(device)
+    with torch.no_grad():
+        if args.between:
+            if not hasattr(system, "interpolate") or len(x) < 2:
+                raise UnclipError(f"--between is for vae and two pictures or more, not {args.name} and {len(x)}")
+            ways = [torch.cat([a[None], system.interpolate(a, b, max(2, args.n)), b[None]])
+                    for a, b in pairwise(x)]  # fmt: skip
+            return keep(torch.cat(ways), len(ways[0]), args.output)
+        where = torch.cat([to_tensor(image.getchannel("A").convert("RGB"))[:, :1] for image in images]).to(x) > 0
+        rows = [system.redraw(x, where.to(x), [args.prompt] * len(x), range(first, first + len(x)))
+                for first in range(args.seed, args.seed + args.n * len(x), len(x))]  # fmt: skip
+    return keep(torch.stack([x, *rows], dim=1).flatten(0, 1), 1 + args.n, args.output)
 
 
 def report(args: argparse.Namespace, out: Path, device: Any) -> int:

@@ -60,7 +60,7 @@ def measure(system: System, held: Held, seconds: float | None, seed: int = 0) ->
         row["error"] = (again - shrink(real, size)).square().mean().item()
     bits = system.bits(shrink(real[:BITS], size))
     row["bits"] = None if bits is None else bits.mean().item()
-    row |= probed(system, held)
+    row |= system.numbers(shrink(real, size)) | probed(system, held)
     if not system.draws:
         assert again is not None
         return row, enlarge(system.reconstruct(shrink(real[:8], size)), 64)  # type: ignore[arg-type]

@@ -18,19 +18,21 @@ COLUMNS = {
     "calls": ("network calls", "{}"), "frechet": ("Fréchet", "{:.2f}"), "kernel": ("kernel", "{:.3f}"),
     "precision": ("precision", "{:.2f}"), "recall": ("recall", "{:.2f}"), "alignment": ("recall@1", "{:.1%}"),
     "bits": ("bits/dim", "{:.2f}"), "error": ("error", "{:.4f}"), "probe_subject": ("probe: subject", "{:.1%}"),
-    "probe_style": ("probe: style", "{:.1%}"),
+    "probe_style": ("probe: style", "{:.1%}"), "kl": ("KL, nats", "{:.1f}"), "perplexity": ("perplexity", "{:.0f}"),
+    "perplexity_top": ("of the top", "{:.0f}"),
 }  # fmt: skip
 NOTES = """\
 Fréchet and kernel distances are taken in the space of {space}; they are no FID and KID, and of so few pictures
 too high: compare a column with itself. precision and recall: k-nearest neighbours in the same space, fidelity and
 diversity. recall@1: how often the judge finds the caption among 32. bits/dim: of Image-GPT and PixelCNN for pictures of
 their palette, of diffusion a bound, of VQ-VAE a bound with a normal density. error: mean squared error of what is
-reconstructed, [−1, 1]. sampling: for one picture. {pictures} held-out pictures."""
+reconstructed, [−1, 1]. KL: of the code from its prior. perplexity: how many codes of the book are in use, to its number
+of codes. sampling: for one picture. {pictures} held-out pictures."""
+
+CURVE = "ADM's classifier: what its scale gives in fidelity and takes in diversity."
 
 
-def write(
-    rows: Sequence[dict[str, Any]], sheets: Sequence[Tensor], about: dict[str, Any], out: Path
-) -> list[str]:
+def write(rows: Sequence[dict[str, Any]], sheets: Sequence[Tensor], about: dict[str, Any], out: Path) -> list[str]:
     """OUT/lineage.png, report.md, index.html, results.json, and plots where matplotlib is there to draw them: their
     names."""
     out.mkdir(parents=True, exist_ok=True)
@@ -40,13 +42,14 @@ def write(
     captions = " · ".join(CAPTIONS)
     order = ", ".join(row["system"] for row in rows)
     notes = NOTES.format(space=about["space"], pictures=about["pictures"])
-    head, body = [title for title, _ in COLUMNS.values()], [cells(row) for row in rows]
-    lines = (head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in line] for line in body))
-    bars = ["|" + "|".join(line) + "|" for line in lines]  # p(x | z) has a bar of its own
-    parts = ["# The lineage of DALL·E 2, measured", "\n".join(bars), notes, f"Rows: {order}. Columns: {captions}.",
-             "![each system's eight pictures](lineage.png)", *(f"![{name}]({name})" for name in plots)]  # fmt: skip
+    tables = [([title for title, _ in COLUMNS.values()], [cells(row) for row in rows])]
+    if guidance := about.get("guidance"):
+        tables.append((list(guidance[0]), [[f"{value:.3g}" for value in row.values()] for row in guidance]))
+    parts = ["# The lineage of DALL·E 2, measured", bars(*tables[0]), notes, f"Rows: {order}. Columns: {captions}.",
+             "![each system's eight pictures](lineage.png)", *(f"![{name}]({name})" for name in plots),
+             *(part for table in tables[1:] for part in (CURVE, bars(*table)))]  # fmt: skip
     write_bytes(out / "report.md", ("\n\n".join(parts) + "\n").encode())
-    write_bytes(out / "index.html", page(head, body, notes, order, captions, plots).encode())
+    write_bytes(out / "index.html", page(tables, notes, order, captions, plots).encode())
     write_json(out / "results.json", {"rows": list(rows), **about})
     return plots
 
@@ -55,18 +58,30 @@ def cells(row: dict[str, Any]) -> list[str]:
     return ["–" if row.get(name) is None else form.format(row[name]) for name, (_, form) in COLUMNS.items()]
 
 
-def page(head: list[str], body: list[list[str]], notes: str, order: str, captions: str, plots: list[str]) -> str:
-    def line(tag: str, values: list[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(v)}</{tag}>" for v in values) + "</tr>"
+def bars(head: list[str], body: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = (head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in line] for line in body))
+    return "\n".join("|" + "|".join(line) + "|" for line in lines)  # p(x | z) has a bar of its own
 
+
+def boxes(head: list[str], body: list[list[str]]) -> str:
+    """A table in HTML."""
+    lines = [("th", head), *(("td", line) for line in body)]
+    rows = ("".join(f"<{tag}>{html.escape(v)}</{tag}>" for v in values) for tag, values in lines)
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def page(tables: Sequence[tuple[list[str], list[list[str]]]], notes: str, order: str, captions: str,
+         plots: Sequence[str]) -> str:  # fmt: skip
     pictures = "".join(f'<p><img src="{name}" alt="{name}"></p>' for name in ["lineage.png", *plots])
+    more = "".join(f"<p>{html.escape(CURVE)}</p>{boxes(*table)}" for table in tables[1:])
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>The lineage of DALL·E 2</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:80em;padding:0 1em}}
 table{{border-collapse:collapse}}td,th{{padding:.2em .6em;border-bottom:1px solid #ccc;text-align:left}}
 img{{max-width:100%}}</style>
 <h1>The lineage of DALL·E 2, measured</h1>
-<table>{line("th", head)}{"".join(line("td", row) for row in body)}</table>
-<p>{html.escape(notes)}</p><p>Rows: {html.escape(order)}. Columns: {html.escape(captions)}.</p>{pictures}</html>
+{boxes(*tables[0])}
+<p>{html.escape(notes)}</p><p>Rows: {html.escape(order)}. Columns: {html.escape(captions)}.</p>{pictures}{more}</html>
 """
 
 

@@ -15,6 +15,7 @@ from unclip.lineage.reader import enlarge, reader
 from unclip.lineage.sequence import unroll
 from unclip.lineage.system import System
 from unclip.lineage.vae import per_dimension
+from unclip.lineage.vqvae import perplexity
 from unclip.models.dvae import EDGE
 from unclip.nn.attention import causal
 from unclip.nn.transformer import Transformer, TransformerConfig
@@ -192,3 +193,6 @@ class DALLESystem(System):
 
     def reconstruct(self, pictures: Tensor) -> Tensor:
         return self.dvae.decode(self.dvae.encode(pictures))
+
+    def numbers(self, pictures: Tensor) -> dict[str, float]:
+        return {"perplexity": perplexity(self.dvae.encode(pictures), self.dvae.config.codes).item()}

@@ -16,6 +16,7 @@ from unclip.diffusion.guidance import CFG, Clip, Guide, resembling
 from unclip.diffusion.levels import mix, spread
 from unclip.diffusion.process import Process
 from unclip.diffusion.samplers import ddpm, walk
+from unclip.errors import UnclipError
 from unclip.lineage.reader import reader
 from unclip.lineage.system import System
 from unclip.models.decoder import Condition, Decoder, DecoderConfig
@@ -147,3 +148,8 @@ class GLIDESystem(System):
         """Pictures [N, 3, S, S] redrawn where `where` [N, 1, S, S] is 0; the rest stays as it is."""
         drawn = self.sample(captions, seeds, torch.cat([pictures * where, where], dim=1))
         return torch.where(where > 0, pictures, drawn)
+
+    def redraw(self, pictures: Tensor, where: Tensor, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        if where.min() > 0:
+            raise UnclipError("nothing of the picture is transparent: GLIDE fills what is; cut a hole into it")
+        return self.inpaint(pictures, where, captions, seeds)

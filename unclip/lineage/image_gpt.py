@@ -92,6 +92,9 @@ class ImageGPTSystem(System):
         codes = self.image_gpt.palette.nearest(shrink(pictures, self.size)).flatten(1)
         return self.picture(self.image_gpt.sample(Draw(seeds, "image_gpt"), codes[:, : codes.shape[1] // 2]))
 
+    def redraw(self, pictures: Tensor, where: Tensor, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        return self.complete(pictures, seeds)
+
     def bits(self, pictures: Tensor) -> Tensor:
         codes = self.image_gpt.palette.nearest(pictures).flatten(1)
         return per_dimension(self.image_gpt.nll(codes).sum(1), pictures)

@@ -156,6 +156,9 @@ class PixelsSystem(System):
         drawn = self.pixelcnn.net.sample(Draw(seeds, "pixelcnn"), start=codes, known=self.size // 2)
         return self.pixelcnn.palette(drawn)
 
+    def redraw(self, pictures: Tensor, where: Tensor, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        return self.complete(pictures, seeds)
+
     def bits(self, pictures: Tensor) -> Tensor:
         """Of the palette's pictures: −log2 p a pixel over its three values, as Image-GPT counts."""
         return per_dimension(self.pixelcnn.net.nll(self.pixelcnn.palette.nearest(pictures)).flatten(1).sum(1), pictures)

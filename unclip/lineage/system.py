@@ -54,6 +54,14 @@ class System(ABC):
         """[N, 3, S, S] → what is left of them after the way through the code."""
         return None
 
+    def redraw(self, pictures: Tensor, where: Tensor, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Pictures [N, 3, S, S] as the system tells them again, or completes them; where [N, 1, S, S]: 1 where they are
+        known, for those that can be told which part that is. Raises UnclipError where it has no such way."""
+        again = self.reconstruct(pictures)
+        if again is None:
+            raise UnclipError(f"{self.title} takes no pictures: it draws, and has no way back to what drew them")
+        return again
+
     def bits(self, pictures: Tensor) -> Tensor | None:
         """Upper bound on −log2 p(x) per dimension, [N], where there is a likelihood."""
         return None
@@ -61,6 +69,10 @@ class System(ABC):
     def features(self, pictures: Tensor) -> Tensor | None:
         """[N, D], for a linear probe."""
         return None
+
+    def numbers(self, pictures: Tensor) -> dict[str, float]:
+        """What else its paper counts, of pictures that it has not seen."""
+        return {}
 
 
 def load_part(model: Path, name: str, config: type, build: type[nn.Module]) -> Any:

@@ -97,3 +97,6 @@ class VAESystem(System):
 
     def features(self, pictures: Tensor) -> Tensor:
         return self.vae.encode(pictures)[0]
+
+    def numbers(self, pictures: Tensor) -> dict[str, float]:
+        return {"kl": kl_normal(*self.vae.encode(pictures)).mean().item()}

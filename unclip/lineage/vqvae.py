@@ -233,6 +233,9 @@ class VQVAESystem(System):
     def features(self, pictures: Tensor) -> Tensor:
         return self.vqvae.book(self.vqvae.down(pictures)).z.flatten(2).mean(2)
 
+    def numbers(self, pictures: Tensor) -> dict[str, float]:
+        return {"perplexity": perplexity(self.vqvae.encode(pictures), self.vqvae.config.codebook.codes).item()}
+
 
 class VQVAE2System(System):
     title, models = "VQ-VAE-2", "p(x | top, bottom) p(bottom | top) p(top)"
@@ -258,3 +261,8 @@ class VQVAE2System(System):
         top, bottom = self.vqvae2.encode(pictures)
         price = self.vqvae2_top.nll(top).flatten(1).sum(1) + self.vqvae2_bottom.nll(bottom, top).flatten(1).sum(1)
         return self.vqvae2.bits(pictures) + per_dimension(price, pictures)
+
+    def numbers(self, pictures: Tensor) -> dict[str, float]:
+        top, bottom = (perplexity(index, self.vqvae2.config.codebook.codes).item()
+                       for index in self.vqvae2.encode(pictures))  # fmt: skip
+        return {"perplexity": bottom, "perplexity_top": top}

@@ -72,6 +72,7 @@ class PictureStage(Stage):
         rows, measures = [self.real], {}
         if again is not None:
             rows, measures["mse"] = [*rows, again], (again - self.real).square().mean().item()
+        measures |= system.numbers(self.real)
         if system.whole and system.draws:
             rows.append(system.sample(self.lines, range(len(self.lines))))
         return grid(torch.cat(rows), columns=len(self.real)), measures
