@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,27 @@ def atomic(path: str | Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which takes its name once all is written in it; on failure it is removed.
+
+    Raises UnclipError where there is something of that name already, but for an empty folder.
+    """
+    name, path = str(path), Path(os.path.abspath(path))
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UnclipError(f"{name!r} is there already, and not empty; name another folder, or remove it")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path):
+            temporary.mkdir(parents=True)
+        yield temporary
+        with writing(path):
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

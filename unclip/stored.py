@@ -123,7 +123,7 @@ class Stored:
         """Write a folder that diffusers loads. Raises UnclipError where diffusers has no equal networks."""
         raise UnclipError(
             f"{self.name!r} cannot be written for diffusers: it has no network of the decoder's kind, which reads a "
-            "picture in patches and has a text encoder of its own; only Karlo is like diffusers' own"
+            "picture in patches and has a text encoder of its own; written are Karlo, Kandinsky and Stable unCLIP"
         )
 
     def push_to_hub(self, repository: str, *, private: bool = False, dtype: torch.dtype | None = None) -> str:

@@ -88,6 +88,9 @@ def test_a_system(cli, tiny_folder, tmp_path):
     done = cli("convert", tiny_folder, tmp_path / "d", "--to", "diffusers")
     assert "'tiny' cannot be written for diffusers: it has no network of the decoder's kind" in done.error
     assert not (tmp_path / "d").exists()
+    assert "is there already, and not empty; name another" in cli("convert", tiny_folder, tmp_path / "t").error
+    assert "'x' is" not in cli("convert", tiny_folder, tmp_path / "x", "--prior", "y").error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t"]  # nothing half done is left
     assert "a whole system, which is known without --as" in cli("convert", tiny_folder, "x", "--as", "open_clip").error
 
 

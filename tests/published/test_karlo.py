@@ -150,3 +150,4 @@ def test_diffusers_folder_and_back(tiny_karlo, tmp_path):
         ours, true = getattr(back, name), getattr(tiny_karlo, name)
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), true.parameters(), strict=True))
     assert back.clip.config == tiny_karlo.clip.config
+    assert back.prior.space.deviations == tiny_karlo.prior.space.deviations == 10

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from unclip.models.tokenizer import Tokenizer
 from unclip.weights.family import Schema, Spec
@@ -97,3 +98,16 @@ def weights(key: str, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.ones(shape)
     w = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape) * 0.08
     return torch.from_numpy(w.astype(np.float32)) + (key.endswith("weight") and len(shape) == 1)
+
+
+@pytest.fixture
+def same_tensors() -> Callable[..., None]:
+    """Whether the networks in folders of one pipeline are those of another, key for key: {theirs: again}."""
+
+    def check(folders: dict[Path, Path]) -> None:
+        for theirs, again in folders.items():
+            true, found = (load_file(next(folder.glob("*.safetensors"))) for folder in (theirs, again))
+            assert true.keys() == found.keys()
+            assert all(torch.equal(found[key], w) for key, w in true.items() if ".pooler." not in key), theirs.name
+
+    return check

@@ -279,3 +279,48 @@ def test_what_does_not_fit_is_told_in_a_line(pair, d, t, clip_tokenizer, tmp_pat
     shutil.rmtree(decoder / "movq")
     with pytest.raises(UnclipError, match="lacks movq; put it there"):
         UnCLIP.from_pretrained(decoder, prior=beside)
+
+
+@pytest.mark.parametrize("kind", ["2.1", "2.2", "2.2 to inpaint"])
+@torch.inference_mode()
+def test_diffusers_loads_what_is_written_for_it(request, d, t, clip_tokenizer, same_tensors, tmp_path, cli, kind):
+    """To a folder of ours, and back: each tensor, each setting, and the picture."""
+    if kind == "2.2 to inpaint":
+        first = prior(d, t, clip_tokenizer, "KandinskyV22PriorPipeline")
+        second = d.KandinskyV22InpaintPipeline(unet=unet(d, 5, **IMAGE), scheduler=d.DDPMScheduler(**DDPM),
+                                               movq=movq(d, 0.3))  # fmt: skip
+        first.save_pretrained(tmp_path / "prior")
+        second.save_pretrained(tmp_path / "decoder")
+    elif kind == "2.2":
+        pipe = request.getfixturevalue("kandinsky_22")(d.DDPMScheduler(**DDPM))
+        first, second = pipe.prior, pipe.decoder
+    else:
+        pipe = request.getfixturevalue("kandinsky_21")
+        first, second = pipe.prior, pipe.decoder
+    assert cli("convert", tmp_path / "decoder", tmp_path / "ours", "--prior", tmp_path / "prior").code == 0
+    assert cli("convert", tmp_path / "ours", tmp_path / "back", "--to", "diffusers").code == 0
+    places = {tmp_path / "decoder" / name: name for name in ("unet", "movq", "text_encoder")}
+    places |= {tmp_path / "prior" / name: f"prior_{name}" for name in ("prior", "text_encoder", "image_encoder")}
+    same_tensors({theirs: tmp_path / "back" / name for theirs, name in places.items() if theirs.exists()})
+    for theirs, name in places.items():
+        if theirs.exists():
+            true, said = (json.loads((at / "config.json").read_text()) for at in (theirs, tmp_path / "back" / name))
+            assert {k for k in said if said[k] != true[k]} <= {"pad_token_id"}  # which no CLIP looks at
+    back = d.DiffusionPipeline.from_pretrained(tmp_path / "back")
+    assert type(back).__name__.endswith("CombinedPipeline")
+    back.set_progress_bar_config(disable=True)
+    few, size = {"num_inference_steps": 4, "output_type": "np"}, {"height": 64, "width": 64}
+    g = torch.Generator().manual_seed(3)
+    z_i, null = first("a red fox", generator=g).to_tuple()
+    told = [*(["a red fox"] if kind == "2.1" else []), z_i, null]
+    given = {"prompt": "a red fox", "prior_num_inference_steps": 25}
+    if kind == "2.2 to inpaint":
+        picture, mask = Image.new("RGB", (64, 64), (200, 40, 90)), Image.new("L", (64, 64), 255)
+        told, given = [z_i, picture, mask, null], given | {"image": picture, "mask_image": mask}
+    theirs = second(*told, generator=g, **few, **size).images
+    again = back(generator=torch.Generator().manual_seed(3), **given, **few, **size).images
+    assert abs(theirs - again).max() < 1e-4
+    few = {"steps": 2, "prior_steps": 2, "progress": False}
+    systems = [UnCLIP.from_pretrained(tmp_path / "decoder", prior=tmp_path / "prior"),
+               UnCLIP.from_pretrained(tmp_path / "ours"), UnCLIP.from_pretrained(tmp_path / "back")]  # fmt: skip
+    assert len({system.generate("a fox!", **few).images[0].tobytes() for system in systems}) == 1

@@ -20,6 +20,19 @@ def test_the_published_scheduler():
     assert levels.alpha[0] == levels[0].alpha < 1
 
 
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler",
+                                  "UniPCMultistepScheduler"])  # fmt: skip
+@pytest.mark.parametrize("more", [{}, {
+    "clip_sample": True, "clip_sample_range": 2.5, "variance_type": "learned_range", "set_alpha_to_one": True,
+    "beta_schedule": "linear", "timestep_spacing": "trailing", "thresholding": True, "dynamic_thresholding_ratio": 0.9,
+    "sample_max_value": 3.0, "algorithm_type": "sde-dpmsolver++", "prediction_type": "epsilon", "steps_offset": 0,
+}])  # fmt: skip
+def test_what_was_read_is_said_again(kind, more):
+    s = Scheduler.of(PUBLISHED | {"_class_name": kind} | more, "x")
+    assert Scheduler.of(s.said, "x") == s
+    assert s.said["_class_name"] == kind
+
+
 def test_what_is_not_known_is_said():
     with pytest.warns(UserWarning, match="'EulerDiscreteScheduler', which is not known here; DDIM is used"):
         assert Scheduler.of(PUBLISHED | {"_class_name": "EulerDiscreteScheduler"}, "x").sampler == "ddim"

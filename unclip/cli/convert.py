@@ -6,6 +6,7 @@ from typing import Any
 
 from unclip.cli.console import clean, note
 from unclip.errors import UnclipError
+from unclip.files import whole_folder
 
 DTYPES = ("float32", "float16", "bfloat16", "same")
 
@@ -19,13 +20,16 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("source", nargs="?", metavar="SRC", help="a file of weights, the folder of one network or of a "
                         "system, a shipped name, or org/repo of the hub")  # fmt: skip
-    parser.add_argument("folder", nargs="?", metavar="DST", help="where to write")
+    parser.add_argument("folder", nargs="?", metavar="DST", help="the folder to write: a new one, whole or not at all")
+    parser.add_argument("--prior", metavar="NAME", help="a folder or repository whose prior goes with SRC, if it was "
+                        "published apart: of Kandinsky or Stable unCLIP")  # fmt: skip
     parser.add_argument("--schema", metavar="FILE", help="instead: JSON of {key: [shape, dtype]}; succeeds only if "
                         "its family's network uses every key and misses none")  # fmt: skip
     parser.add_argument("--as", dest="family", metavar="FAMILY", help="what it is, where two families look alike: "
                         "'OpenAI CLIP' or 'open_clip'")  # fmt: skip
     parser.add_argument("--to", choices=("unclip", "diffusers"), default="unclip", metavar="FORM", help="unclip "
-                        "(default), or diffusers: a whole Karlo, or one CLIP as transformers keeps it")  # fmt: skip
+                        "(default), or diffusers: a whole Karlo, Kandinsky or Stable unCLIP, or one CLIP "
+                        "as transformers keeps it")  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, default="same", help="of the weights written (default: the file's; "
                         "of a public system float32)")  # fmt: skip
 
@@ -37,11 +41,12 @@ def run(args: argparse.Namespace) -> int:
         return check(args.schema, args.family)
     if args.source is None or args.folder is None:
         raise UnclipError("name what to read and where to write: unclip convert SRC DST; or --schema FILE")
-    if whole(args.source):
-        if args.family is not None:
-            raise UnclipError(f"{args.source!r} is a whole system, which is known without --as; leave it out")
-        return convert_system(args)
-    return convert_network(args)
+    convert = convert_system if whole(args.source) else convert_network
+    with whole_folder(args.folder) as folder:
+        told = convert(args, folder)
+    note(told)
+    print(args.folder)
+    return 0
 
 
 def whole(source: str) -> bool:
@@ -55,21 +60,22 @@ def whole(source: str) -> bool:
     return path.is_dir() and ((path / hub.INDEX).is_file() or reader(path) is not None)
 
 
-def convert_system(args: argparse.Namespace) -> int:
+def convert_system(args: argparse.Namespace, folder: Path) -> str:
     import torch
 
     from unclip.pipeline import UnCLIP
 
-    system = UnCLIP.from_pretrained(args.source, device="cpu")
+    if args.family is not None:
+        raise UnclipError(f"{args.source!r} is a whole system, which is known without --as; leave it out")
+    system = UnCLIP.from_pretrained(args.source, prior=args.prior, device="cpu")
     dtype = {} if args.dtype == "same" else {"dtype": getattr(torch, args.dtype)}
     save = system.save_diffusers if args.to == "diffusers" else system.save_pretrained
-    print(save(args.folder, **dtype))
+    save(folder, **dtype)
     total = sum(p.numel() for net in system.parts.values() for p in net.parameters())
-    note(f"{clean(args.source)}: {clean(system.name)}, {len(system.parts)} networks, {total:,} parameters")
-    return 0
+    return f"{clean(args.source)}: {clean(system.name)}, {len(system.parts)} networks, {total:,} parameters"
 
 
-def convert_network(args: argparse.Namespace) -> int:
+def convert_network(args: argparse.Namespace, folder: Path) -> str:
     import torch
 
     from unclip.models.clip import CLIP
@@ -78,6 +84,8 @@ def convert_network(args: argparse.Namespace) -> int:
     from unclip.weights.load import fill, fit
     from unclip.weights.match import used, usual
 
+    if args.prior is not None:
+        raise UnclipError(f"{args.source!r} is one network, and has no use for a prior; leave out --prior")
     m, file = fit(args.source, args.family)
     mixed = any(spec.dtype == "float32" for spec in file.schema.values())
     same = "float32" if mixed else usual(file.schema)
@@ -86,12 +94,10 @@ def convert_network(args: argparse.Namespace) -> int:
         raise UnclipError(f"{args.source!r} is {m.title}; of single networks only a CLIP can be written for others")
     net = fill(m, file.read, dtype, file.forget)
     if isinstance(net, CLIP) and args.to == "diffusers":
-        to_diffusers.clip(Path(args.folder), net, dtype)
+        to_diffusers.clip(folder, net, dtype)
     else:
-        save_module(args.folder, m.config, net.state_dict(), dtype, {"family": m.family.name, "member": m.member})
-    note(f"{clean(args.source)}: {m.title}, used {used(file.schema, m)} of {len(file.schema)} keys")
-    print(args.folder)
-    return 0
+        save_module(folder, m.config, net.state_dict(), dtype, {"family": m.family.name, "member": m.member})
+    return f"{clean(args.source)}: {m.title}, used {used(file.schema, m)} of {len(file.schema)} keys"
 
 
 def check(path: str, family: str | None) -> int:

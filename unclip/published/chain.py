@@ -77,6 +77,10 @@ class Chain(UnCLIP):
     def tokenizers(self) -> dict[str, Any]:
         return {}  # they are published with the code
 
+    def save_diffusers(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        raise UnclipError(f"{self.name!r} cannot be written for diffusers: it has no pipeline of that kind; written "
+                          "are Karlo, Kandinsky and Stable unCLIP")  # fmt: skip
+
     @property
     def parts(self) -> dict[str, Any]:
         nets = {"decoder": self.decoder, "upsampler_256": self.upsampler}

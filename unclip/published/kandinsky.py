@@ -7,6 +7,7 @@ published apart, and are named together.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,13 +33,14 @@ from unclip.models.prior import Prior
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.vqgan import VQGAN, VQGANConfig
 from unclip.pipeline import STEPS, Tell
-from unclip.published.karlo import CLIPS, Karlo, clip_tokenizer, fill, set_space, towers, whole_clip
+from unclip.published import to_diffusers
+from unclip.published.karlo import CLIPS, Karlo, clip_tokenizer, fill, sampled_prior, set_space, towers, whole_clip
 from unclip.settings import Generated, Request, Settings
 from unclip.stored import TOKENIZER
 from unclip.weights import diffusers, hub, kandinsky, karlo, load, openai_clip, vqgan
 from unclip.weights.config import read_json
 from unclip.weights.container import open_file
-from unclip.weights.family import Family, Schema
+from unclip.weights.family import Family
 from unclip.weights.scheduler import Scheduler
 from unclip.weights.sentencepiece import load_tokenizer
 
@@ -182,6 +184,9 @@ class Kandinsky(Karlo):
     def tokenizers(self) -> dict[str, Any]:
         return super().tokenizers | ({"words": self.words.tokenizer} if self.words else {})
 
+    def save_diffusers(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        return to_diffusers.kandinsky(self, Path(folder), dtype)
+
     @classmethod
     def from_saved(cls, folder: Path) -> "Kandinsky":
         found = load.saved(folder, PARTS, ("prior", "decoder", "movq"))
@@ -242,7 +247,10 @@ def from_folder(folder: Path, prior: str | Path | None = None) -> Kandinsky:
     if len(set(spaces.values())) > 1:
         told = " and ".join(f"{where!r} {embed}" for where, embed in spaces.items())
         raise UnclipError(f"prior and decoder have z_i of different spaces: {told} numbers; use two of one Kandinsky")
-    return Kandinsky(tokenizer, clip, net, decoder, movq, scheduler, words, name)
+    marks = hub.fingerprint(folder, ("unet", "movq", "text_encoder"))
+    marks += hub.fingerprint(place, [f"{prefix}{part}" for part in ("prior", "text_encoder", "image_encoder")])
+    digest = sha256(marks.encode()).hexdigest()[:10]
+    return Kandinsky(tokenizer, clip, net, decoder, movq, scheduler, words, name, digest)
 
 
 def from_native(folder: Path, dtype: torch.dtype = torch.float32) -> Kandinsky:
@@ -258,7 +266,9 @@ def from_native(folder: Path, dtype: torch.dtype = torch.float32) -> Kandinsky:
     net: Any = load.load(existing(folder / "text_encoder"), dtype=dtype)
     return Kandinsky(Tokenizer.clip(), part("clip", openai_clip.OPENAI_CLIP), prior, decoder,
                      part("movq", vqgan.MOVQ_21), Scheduler(offset=1, to_data=False),
-                     Words(load_tokenizer(folder / "text_encoder"), net), folder.name)  # fmt: skip
+                     Words(load_tokenizer(folder / "text_encoder"), net), folder.name,
+                     hub.fingerprint(folder, [p.name for p in folder.iterdir() if p.name in NATIVE.values()]
+                                     + ["text_encoder"]))  # fmt: skip
 
 
 def find_prior(folder: Path, prior: str | Path | None, kind: str) -> tuple[Path, str]:
@@ -283,9 +293,7 @@ def read_prior(folder: Path, prefix: str, dtype: torch.dtype = torch.float32) ->
 
     text: Any = load.load(part("text_encoder"), dtype=dtype)
     image: Any = load.load(part("image_encoder"), dtype=dtype)
-    file, config = load.open_source(part("prior")), part("scheduler") / CONFIG
-    file = file._replace(schema=Schema(file.schema, file.schema.about | {"scheduler": read_json(config)}))
-    net = fill(file, diffusers.PRIOR, part("prior"), dtype)
+    net = sampled_prior(part("prior"), part("scheduler"), dtype)
     return clip_tokenizer(part("tokenizer")), towers(text, image), net
 
 

@@ -22,12 +22,13 @@ from unclip.models.prior import Prior, PriorConfig
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.pipeline import Tell, UnCLIP
+from unclip.published import to_diffusers
 from unclip.settings import Settings
 from unclip.stored import TOKENIZER
-from unclip.weights import diffusers, hub, karlo, load, openai_clip, to_diffusers
+from unclip.weights import diffusers, hub, karlo, load, openai_clip
 from unclip.weights.config import read_json
 from unclip.weights.container import File, open_file
-from unclip.weights.family import Family
+from unclip.weights.family import Family, Schema
 from unclip.weights.hf_tokenizer import clip_tokenizer
 from unclip.weights.match import recognise
 
@@ -101,8 +102,7 @@ class Karlo(UnCLIP):
         tokenizer, parts = clip_tokenizer(folder / "tokenizer"), sorted(p.name for p in folder.iterdir() if p.is_dir())
         text = caption_tower(folder / "text_encoder", tokenizer, dtype)
         image: Any = load.load(folder / "image_encoder", dtype=dtype) if "image_encoder" in parts else None
-        prior = fill(load.open_source(folder / "prior"), diffusers.PRIOR, folder / "prior", dtype) \
-            if "prior" in parts else None  # fmt: skip
+        prior = sampled_prior(folder / "prior", folder / "prior_scheduler", dtype) if "prior" in parts else None
         decoder = fill(load.together(folder, "decoder", "text_proj"), diffusers.KARLO_DECODER, folder / "decoder",
                        dtype)  # fmt: skip
         upsampler = fill(load.together(folder, "super_res_first", "super_res_last"), diffusers.KARLO_UPSAMPLER,
@@ -132,9 +132,7 @@ class Karlo(UnCLIP):
         return by_tower(super().parts)
 
     def save_diffusers(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        if self.prior is None:
-            raise UnclipError(f"{self.name!r} holds no prior, which diffusers' UnCLIPPipeline must have")
-        return to_diffusers.karlo(Path(folder), self.tokenizer, self.parts, self.clip, dtype)
+        return to_diffusers.karlo(self, Path(folder), dtype)
 
 
 SYSTEM = Karlo
@@ -163,6 +161,13 @@ def native(names: list[str]) -> list[str]:
 
 def fill(file: File, family: Family, path: Path, dtype: torch.dtype) -> Any:
     return load.fill(recognise(file.schema, [family], str(path)), file.read, dtype, file.forget)
+
+
+def sampled_prior(folder: Path, scheduler: Path, dtype: torch.dtype) -> Prior:
+    """The prior of a folder of diffusers', whose scheduler says how far an estimate may lie from the mean."""
+    file, said = load.open_source(folder), read_json(scheduler / "scheduler_config.json")
+    file = file._replace(schema=Schema(file.schema, file.schema.about | {"scheduler": said}))
+    return fill(file, diffusers.PRIOR, folder, dtype)
 
 
 def set_space(prior: Prior, path: Path) -> None:

@@ -29,6 +29,7 @@ from unclip.models.prefix import Prefix
 from unclip.models.prior import Prior
 from unclip.models.tokenizer import Tokenizer
 from unclip.pipeline import STEPS, Tell, UnCLIP
+from unclip.published import to_diffusers
 from unclip.published.karlo import CLIPS, by_tower, caption_tower, towers, whole_clip
 from unclip.settings import Generated, Settings
 from unclip.stored import TOKENIZER
@@ -184,6 +185,9 @@ class StableUnCLIP(UnCLIP):
     @property
     def tokenizers(self) -> dict[str, Any]:
         return super().tokenizers | {"caption": self.caption_tokenizer}
+
+    def save_diffusers(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        return to_diffusers.stable(self, Path(folder), dtype)
 
     @classmethod
     def from_saved(cls, folder: Path) -> "StableUnCLIP":

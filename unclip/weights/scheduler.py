@@ -84,6 +84,28 @@ class Scheduler:
         }, where)  # fmt: skip
 
     @property
+    def said(self) -> dict[str, Any]:
+        """The content of scheduler_config.json that `of` makes this of."""
+        kind = "dpmpp_2m" if self.sampler == "dpmpp_sde" else self.sampler
+        bounds = {"clip_sample": False, "clip_sample_range": 1.0}
+        if self.reach is not None:
+            bounds = {"clip_sample": True, "clip_sample_range": self.reach}
+        own: dict[str, dict[str, Any]] = {
+            "ddim": {"set_alpha_to_one": self.to_data, **bounds}, "ddpm": {"variance_type": self.variance, **bounds},
+            "plms": {"set_alpha_to_one": self.to_data, "skip_prk_steps": True},
+            "dpmpp_2m": {"algorithm_type": "dpmsolver++" if kind == self.sampler else "sde-dpmsolver++"},
+        }  # fmt: skip
+        return {
+            "_class_name": {name: theirs for theirs, name in SAMPLERS.items() if theirs != "UnCLIPScheduler"}[kind],
+            "num_train_timesteps": self.T, "beta_start": self.betas[0], "beta_end": self.betas[1],
+            "beta_schedule": {name: theirs for theirs, name in SCHEDULES.items()}[self.schedule],
+            "prediction_type": {name: theirs for theirs, name in PREDICTS.items()}[self.predicts],
+            "timestep_spacing": self.spacing, "steps_offset": self.offset, "thresholding": self.quantile is not None,
+            **({} if self.quantile is None else {"dynamic_thresholding_ratio": self.quantile}),
+            "sample_max_value": self.most, **own.get(kind, {}),
+        }  # fmt: skip
+
+    @property
     def process(self) -> Process:
         return Process(self.schedule, self.T, self.predicts, betas=self.ends(self.T))
 
