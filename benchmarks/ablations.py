@@ -2,10 +2,14 @@
 
     python benchmarks/ablations.py decoder --data corpus
     python benchmarks/ablations.py prior --data corpus --only "the recipe;AdamW"
+    python benchmarks/ablations.py weights --data corpus
 
 A row is a run of the loop behind `unclip train mini.STAGE` with the settings of COMMON, which make the stage small, and
 those of one change; what comes before the stage is read from trained weights. Each is measured alike on held-out
-pictures. Rows go to RESULTS/ablations.json as they are done, and are not trained again when the command is repeated.
+pictures. `weights` trains nothing: it measures the decoder of the weights when part of what it is told is wrong or
+missing, which tells the stages' errors apart, and at what scale it errs.
+
+Rows go to RESULTS/ablations.json as they are done, and are not trained again when the command is repeated.
 """
 
 import json
@@ -18,7 +22,9 @@ from pathlib import Path
 from statistics import median
 
 import torch
+import torch.nn.functional as F
 from measure import arguments, hardware, read, table
+from torch import Tensor
 
 from unclip.cli.train import assignment, changed, find
 from unclip.data.images import Corpus, compose
@@ -36,14 +42,14 @@ from unclip.train.loop import train
 from unclip.train.recipe import Recipe
 from unclip.weights import hub
 
-SPLITS, PICTURES, TIMES = ("compose", "val"), 128, (1000, 750, 500, 250, 100)
+SPLITS, TIMES = ("compose", "val"), (1000, 750, 500, 250, 100)
 FITTED = 2048  # pictures that the regression of `of_clip` is fitted to
 QUIET = "train.save_every=100000 train.sample_every=100000"
 COMMON = {
     "decoder": "model.unet.channels=[48,64,96] model.unet.context=96 model.text.width=96 model.text.heads=3 "
-    "model.text.depth=2 train.steps=320 train.batch=32 train.warmup=50 train.ema=0.99",
-    "prior": "model.transformer.depth=3 train.steps=240 train.warmup=40 train.ema=0.99",
-    "clip": "train.steps=130 train.warmup=30 train.ema=0.98",
+    "model.text.depth=2 train.steps=160 train.batch=32 train.warmup=30 train.ema=0.98",
+    "prior": "model.transformer.depth=3 train.steps=120 train.warmup=20 train.ema=0.98",
+    "clip": "train.steps=80 train.warmup=20 train.ema=0.97",
 }
 CHANGES = {
     "decoder": {
@@ -61,7 +67,7 @@ CHANGES = {
         "captions left out 0.1": "drop_text=0.1",
         "weight min-SNR 5": "model.diffusion.cap=0 model.diffusion.snr=5",
         "variance small, not learned": "model.diffusion.variance=small model.unet.out_channels=3",
-        "batch 64, half the steps": "train.batch=64 train.steps=160 train.warmup=25",
+        "batch 64, half the steps": "train.batch=64 train.steps=80 train.warmup=15",
         "z_i never left out": "drop_z=0",
     },
     "prior": {
@@ -77,8 +83,8 @@ CHANGES = {
     "clip": {
         "the recipe": "",
         "no sketch": "model.sketch=0",
-        "batch 64": "train.batch=64 train.steps=260 train.warmup=60",
-        "batch 256": "train.batch=256 train.steps=65 train.warmup=15",
+        "batch 64": "train.batch=64 train.steps=160 train.warmup=40",
+        "batch 256": "train.batch=256 train.steps=40 train.warmup=10",
         "all patches seen": "keep=1",
     },
 }
@@ -86,24 +92,36 @@ CHANGES = {
 
 def main() -> None:
     parser = arguments(__doc__, rounds=1)
-    parser.add_argument("stage", choices=list(CHANGES))
+    parser.add_argument("stage", choices=[*CHANGES, "weights"])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a corpus")
     parser.add_argument("--weights", default="mini", help="what comes before the stage is read from these")
     parser.add_argument("--only", metavar="A;B", help="these changes alone")
+    parser.add_argument("--pictures", type=int, default=128, metavar="N", help="of each held-out split")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    path, start, changes = args.results / "ablations.json", hub.locate(args.weights), CHANGES[args.stage]
+    path, start, changes = args.results / "ablations.json", hub.locate(args.weights), CHANGES.get(args.stage, {})
     results = json.loads(read(str(path)) or "{}")
-    rows = results.setdefault(args.stage, {"hardware": hardware(), "common": COMMON[args.stage], "rows": {}})["rows"]
-    splits = [Split.load(args.data, 64, name, limit=PICTURES) for name in SPLITS]
+    splits = [Split.load(args.data, 64, name, limit=args.pictures) for name in SPLITS]
+    results.setdefault(args.stage, {"hardware": hardware(), "common": COMMON.get(args.stage, ""), "rows": {}})
+    rows = results[args.stage]["rows"]
+    if args.stage == "weights":
+        system = UnCLIP.from_pretrained(start)
+        rows |= separated(system, splits)
+        results["scales"] = {"rows": scales(system, splits)}
+        write_json(path, results)
+        print(listed(results["scales"]["rows"]))
     for name in args.only.split(";") if args.only else changes:
         if name not in rows:
             settings = shlex.split(f"{COMMON[args.stage]} {QUIET} {changes[name]}")
             rows[name] = {"set": changes[name]} | ablate(args.stage, settings, args.data, start, splits)
             write_json(path, results)
             print(name, rows[name], flush=True)
+    print(listed(rows))
+
+
+def listed(rows: dict[str, dict[str, float]]) -> str:
     heads = list(next(iter(rows.values())))
-    print(table(["change", *heads], [[name, *(row[head] for head in heads)] for name, row in rows.items()]))
+    return table(["", *heads], [[name, *(row[head] for head in heads)] for name, row in rows.items()])
 
 
 def ablate(stage: str, settings: list[str], data: Path, start: Path, splits: list[Split]) -> dict[str, float]:
@@ -139,21 +157,71 @@ def timed(recipe: Recipe, data: Path, out: Path) -> float:
 def of_decoder(system: UnCLIP, splits: list[Split], data: Path, start: Path) -> dict[str, float]:
     """The squared error of x0 at some t, given the true z_i and the caption; and what the judge says of pictures of
     `compose` drawn from these in 12 steps."""
-    process, measures = system.decoder.config.diffusion, {}
-    denoise, levels = process.denoiser(system.decoder), process.levels()
+    measures = {}
     for split in splits:
-        x0 = tensor(split.pictures)
-        z_i, noise = system.embed(x0), Draw(split.seeds(0), "ablation").like(x0)
-        given = system.condition(system.decoder, z_i, split.captions, torch.zeros(len(x0), dtype=torch.bool))
-        for t in TIMES:
-            x = mix((levels[t].alpha, x0), (levels[t].sigma, noise))
-            estimate = denoise(x, levels[t], given=given).x0.clamp(-1, 1)
-            measures[f"{split.name} {t}"] = (estimate - x0).square().mean().item()
+        z_i = system.embed(tensor(split.pictures))
+        measures |= errors(system, split, z_i, split.captions, torch.zeros(len(z_i), dtype=torch.bool))
     split, noise = splits[0], Draw(splits[0].seeds(0), "decoder")
     made = system.decode(system.embed(tensor(split.pictures)), split.captions, "", noise, Settings(steps=12), quiet)
     judged = measure(split, to_pil(made), Judge.load(None, start))
     return measures | {"recall": judged["recall"]["caption"]["generated"]["value"],
                        "kernel distance": judged["distance"]["kernel"]["generated"]}  # fmt: skip
+
+
+def errors(system: UnCLIP, split: Split, z_i: Tensor, lines: list[str], no_z_i: Tensor) -> dict[str, float]:
+    """The squared error of x0 at each of TIMES when the decoder is told these z_i and captions, in one noise."""
+    process, x0 = system.decoder.config.diffusion, tensor(split.pictures)
+    denoise, levels, noise = process.denoiser(system.decoder), process.levels(), Draw(split.seeds(0), "ablation")(x0)
+    given, found = system.condition(system.decoder, z_i, lines, no_z_i), {}
+    for t in TIMES:
+        x = mix((levels[t].alpha, x0), (levels[t].sigma, noise))
+        estimate = denoise(x, levels[t], given=given).x0.clamp(-1, 1)
+        found[f"{split.name} {t}"] = round((estimate - x0).square().mean().item(), 5)
+    return found
+
+
+@torch.inference_mode()
+def separated(system: UnCLIP, splits: list[Split]) -> dict[str, dict[str, float]]:
+    """The decoder's errors by what it is told: all that is true, part of it, or the prior's z_i for the true one."""
+    rows: dict[str, dict[str, float]] = {}
+    for split in splits:
+        z_i, drawn = priors.true(system, split)[0], priors.draw(system, split, Settings(), 0, "diffusion")
+        none, silent = torch.zeros(len(z_i), dtype=torch.bool), [""] * len(z_i)
+        for name, told in {
+            "true z_i and caption": (z_i, split.captions, none), "true z_i": (z_i, silent, none),
+            "caption": (z_i, split.captions, ~none), "nothing": (z_i, silent, ~none),
+            "the prior's z_i and caption": (drawn, split.captions, none),
+        }.items():  # fmt: skip
+            rows[name] = rows.get(name, {}) | errors(system, split, *told)
+    return rows
+
+
+@torch.inference_mode()
+def scales(system: UnCLIP, splits: list[Split]) -> dict[str, dict[str, float]]:
+    """By the size of what is seen: the variance of pictures about their mean, and the squared error of x0 from pure
+    noise, the true z_i and the caption."""
+    rows: dict[str, dict[str, float]] = {}
+    for split in splits:
+        x0, noise = tensor(split.pictures), Draw(split.seeds(0), "ablation")(system.shape(Settings()))
+        z_i, none = system.embed(x0), torch.zeros(len(x0), dtype=torch.bool)
+        given = system.condition(system.decoder, z_i, split.captions, none)
+        process = system.decoder.config.diffusion
+        told = process.denoiser(system.decoder)(noise, process.levels()[process.T], given=given).x0.clamp(-1, 1)
+        for what, apart in (("variance", x0 - x0.mean(0)), ("error", told - x0)):
+            for size, value in bands(apart).items():
+                rows.setdefault(size, {})[f"{split.name} {what}"] = round(value, 5)
+    return rows
+
+
+def bands(x: Tensor) -> dict[str, float]:
+    """The mean square of x [B, C, S, S], S divisible by 8, as a sum: of means over blocks of 8 × 8 pixels, and of what
+    each smaller block adds."""
+    coarser, squares = torch.zeros_like(x), {}
+    for side in (8, 4, 2, 1):
+        means = F.avg_pool2d(x, side).repeat_interleave(side, 2).repeat_interleave(side, 3)
+        squares[f"{side} × {side}"] = (means - coarser).square().mean().item()
+        coarser = means
+    return squares
 
 
 def of_prior(system: UnCLIP, splits: list[Split], data: Path, start: Path) -> dict[str, float]:
@@ -173,8 +241,8 @@ def of_prior(system: UnCLIP, splits: list[Split], data: Path, start: Path) -> di
 def of_clip(system: UnCLIP, splits: list[Split], data: Path, start: Path) -> dict[str, float]:
     """recall@1 of a picture's caption among 32; and the squared error of a ridge regression from z_i to a thumbnail of
     16 × 16, fitted to pictures of `train`: what z_i says of where things are."""
-    train = Corpus.load(data, system.clip.config.image_size, "train", core=True, limit=FITTED)
-    x0 = compose(train.images)
+    corpus = Corpus.load(data, system.clip.config.image_size, "train", core=True, limit=FITTED)
+    x0 = compose(corpus.images)
     ones = torch.ones(len(x0), 1)
     z_i = torch.cat([torch.cat([system.embed(part) for part in x0.split(256)]), ones], 1)
     line = torch.linalg.solve(z_i.T @ z_i + 0.1 * torch.eye(z_i.shape[1]), z_i.T @ thumbnail(x0, 16))

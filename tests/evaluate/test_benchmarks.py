@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from unclip.evaluate.alignment import Split
+from unclip.evaluate.judge import tensor
 from unclip.models.clip import CLIPConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
@@ -67,6 +68,38 @@ def test_an_ablation_trains_from_nothing_and_measures(script, weights, corpus, s
         del row["seconds"]
     assert rows[0]["views"] == 24
     assert rows[0] == rows[1] != rows[2]
+
+
+def test_what_the_decoder_is_told_makes_its_error(script, tiny, corpus, monkeypatch):
+    ablations, split = script("ablations"), Split.load(corpus, 16, "val", limit=32)
+    x0, rows = tensor(split.pictures), ablations.separated(tiny, [split])
+    assert len({tuple(row.values()) for row in rows.values()}) == len(rows) == 5
+
+    class Told:  # draws what it is told in place of z_i
+        config = tiny.decoder.config
+
+        def __call__(self, x, t, given):
+            return torch.cat([given, given], dim=1)
+
+    monkeypatch.setattr(tiny, "condition", lambda net, z_i, lines, no_z_i: z_i)
+    monkeypatch.setattr(tiny, "decoder", Told())
+    error = ablations.errors(tiny, split, x0, split.captions, None)
+    assert list(error) == [f"val {t}" for t in ablations.TIMES]
+    assert max(error.values()) == 0
+    off = ablations.errors(tiny, split, x0 - 0.25, split.captions, None)
+    assert off["val 1000"] == pytest.approx((x0 - (x0 - 0.25).clamp(min=-1)).square().mean().item(), abs=2e-5)
+
+
+def test_errors_by_scale(script, tiny, corpus):
+    ablations, split = script("ablations"), Split.load(corpus, 16, "val", limit=32)
+    flat, fine = torch.full((1, 3, 16, 16), 2.0), torch.ones(1, 3, 16, 16)
+    fine[..., ::2] = -1
+    assert list(ablations.bands(flat + 3 * fine).values()) == [4, 0, 0, 9]
+    rows = ablations.scales(tiny, [split])
+    x0 = tensor(split.pictures)
+    assert rows["8 × 8"]["val variance"] == pytest.approx(x0.var(0, correction=0).mean().item(), abs=1e-4)
+    assert rows["1 × 1"]["val variance"] == 0  # the pictures are flat
+    assert rows["1 × 1"]["val error"] > 0
 
 
 def test_every_ablation_is_a_setting_of_its_stage(script):
