@@ -100,14 +100,18 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     path, start, changes = args.results / "ablations.json", hub.locate(args.weights), CHANGES.get(args.stage, {})
+    about = {"hardware": hardware(), "weights": f"{args.weights} {hub.digest(start)}", "pictures": args.pictures,
+             "common": COMMON.get(args.stage, "")}  # fmt: skip
     results = json.loads(read(str(path)) or "{}")
-    splits = [Split.load(args.data, 64, name, limit=args.pictures) for name in SPLITS]
-    results.setdefault(args.stage, {"hardware": hardware(), "common": COMMON.get(args.stage, ""), "rows": {}})
-    rows = results[args.stage]["rows"]
+    before = results.get(args.stage, {})
+    rows = before["rows"] if about.items() <= before.items() else {}  # what was measured otherwise is not comparable
+    results[args.stage] = {**about, "rows": rows}
+    names = ("train", *SPLITS) if args.stage == "weights" else SPLITS
+    splits = [Split.load(args.data, 64, name, limit=args.pictures) for name in names]
     if args.stage == "weights":
         system = UnCLIP.from_pretrained(start)
         rows |= separated(system, splits)
-        results["scales"] = {"rows": scales(system, splits)}
+        results["scales"] = {**about, "rows": scales(system, splits)}
         write_json(path, results)
         print(listed(results["scales"]["rows"]))
     for name in args.only.split(";") if args.only else changes:
