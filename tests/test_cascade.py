@@ -46,7 +46,8 @@ def test_sizes_and_what_is_drawn_by_default(tall, tiny):
     assert tall.sizes == [16, 64, 256]
     drawn = {size: tall.generate("a red fox", size=size, **FEW).images[0] for size in (None, 16, 64, 256)}
     assert [image.width for image in drawn.values()] == [64, 16, 64, 256]
-    assert difference(drawn[64], tiny.generate("a red fox", **FEW).images[0]) == 0  # the second takes nothing away
+    alone = tiny.generate("a red fox", **{k: v for k, v in FEW.items() if k != "upsampler_1024_steps"}).images[0]
+    assert difference(drawn[64], alone) == 0  # the second takes nothing away
     with pytest.raises(UnclipError, match="size is 1024; these weights draw 16 or 64 or 256"):
         tall.generate("a red fox", size=1024)
 

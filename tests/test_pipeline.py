@@ -107,7 +107,7 @@ def test_without_a_prior_the_caption_is_decoded(tiny):
 
 
 def test_a_prior_that_the_weights_lack(tiny):
-    parts = {"clip": tiny.clip, "decoder": tiny.decoder, "upsampler": None}
+    parts = {"clip": tiny.clip, "decoder": tiny.decoder, "upsampler": tiny.upsampler}
     bare = UnCLIP(tiny.tokenizer, prior=Prior(replace(tiny.prior.config, measured=0)), **parts)
     with pytest.raises(UnclipError, match=r"hold no autoregressive prior; train it \(unclip train mini.prior_ar\)"):
         draw(bare, prior="ar")
@@ -354,7 +354,10 @@ def test_the_digest_names_the_weights(tiny, tiny_folder, tmp_path):
 def test_without_an_upsampler_it_draws_small(tiny, tmp_path):
     small = UnCLIP(tiny.tokenizer, tiny.clip, tiny.prior, tiny.decoder, None, "small")
     system = UnCLIP.from_pretrained(small.save_pretrained(tmp_path, torch.float32), device="cpu")
-    assert png(draw(system).images[0]) == png(draw(tiny, size=16).images[0])
+    usual = Settings().upsampler_steps
+    assert png(draw(system, upsampler_steps=usual).images[0]) == png(draw(tiny, size=16).images[0])
+    with pytest.raises(UnclipError, match="^upsampler_steps does nothing with the weights 'small': they have no ups"):
+        draw(system, upsampler_steps=usual + 1)
 
 
 @pytest.mark.parametrize(

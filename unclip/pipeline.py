@@ -234,18 +234,39 @@ class UnCLIP(Stored):
 
     def fit(self, request: Request) -> Request:
         """The request with its size settled, which these weights must be able to draw."""
+        self.check(request.settings)
         size = request.settings.size or self.sizes[:2][-1]
         if size not in self.sizes:
             raise UnclipError(f"size is {size}; these weights draw {' or '.join(map(str, self.sizes))}")
         if request.settings.noise_level > self.noisiest:
-            most = f"at most {self.noisiest}" if self.noisiest else "none: their decoder takes z_i as it is"
-            raise UnclipError(f"noise_level is {request.settings.noise_level}; the weights {self.name!r} take {most}")
+            told = f"noise_level is {request.settings.noise_level}; the weights {self.name!r}"
+            raise UnclipError(f"{told} take at most {self.noisiest}")
         self.prior_of(request.settings)
-        if request.settings.clip_guidance:
-            raise UnclipError(f"the weights {self.name!r} hold no noised CLIP; leave out clip_guidance")
         for net in self.cascade(size).values():
             net.denoiser(request.settings.tile)  # says now what would fail once half is drawn
         return replace(request, settings=self.hurried(replace(request.settings, size=size), request.negative))
+
+    def check(self, s: Settings) -> None:
+        """Raises UnclipError for a setting that was chosen and would do nothing."""
+        usual = Settings(**self.defaults)
+        for name, why in self.idle().items():
+            if getattr(s, name) != getattr(usual, name):
+                raise UnclipError(f"{name} does nothing with the weights {self.name!r}: {why}; leave it out")
+
+    def idle(self) -> dict[str, str]:
+        """The settings that these weights have no use for, and why."""
+        found = {"clip_guidance": "they hold no noised CLIP"}
+        if self.prior is None and self.prior_ar is None:
+            found |= dict.fromkeys(("prior_steps", "prior_guidance", "prior_sampler", "best_of"), "they have no prior")
+        if self.prior_ar is None:
+            found |= dict.fromkeys(("temperature", "top_p"), "they have no autoregressive prior")
+        if not self.upsampler:
+            found |= dict.fromkeys(("upsampler_steps", "tile"), "they have no upsampler")
+        if not self.upsampler_1024:
+            found["upsampler_1024_steps"] = "they have no second upsampler"
+        if not self.noisiest:
+            found["noise_level"] = "their decoder takes z_i as it is"
+        return found
 
     def hurried(self, s: Settings, negative: str = "") -> Settings:
         """With `fast`, the settings of the students' own: that many calls of each stage, no guidance."""
@@ -259,8 +280,11 @@ class UnCLIP(Stored):
         self.student("decoder_fast")  # says now if it does not fit its teacher
         if negative:
             raise UnclipError("a few-step student cannot steer away from a negative prompt; leave out one of the two")
-        upsampler_steps = s.fast if "upsampler_256_fast" in self.students else min(s.fast, s.upsampler_steps)
-        return replace(s, steps=s.fast, guidance=1.0, upsampler_steps=upsampler_steps)
+        s = replace(s, steps=s.fast, guidance=1.0)
+        if not self.upsampler:
+            return s
+        student = "upsampler_256_fast" in self.students
+        return replace(s, upsampler_steps=s.fast if student else min(s.fast, s.upsampler_steps))
 
     @torch.inference_mode()
     def draw(self, request: Request, progress: bool = True) -> Iterator[tuple[Image.Image, Tensor]]:

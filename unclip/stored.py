@@ -1,8 +1,7 @@
 """How a system is read, kept in memory, and written. What it draws with them is in unclip/pipeline.py."""
 
-import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -78,8 +77,8 @@ class Stored:
         from unclip import published
 
         folder = published.locate(source, revision, local_files_only)
-        read: Callable[..., Any] = published.reader(folder) or cls.from_saved
-        if prior is not None and len(inspect.signature(read).parameters) == 1:
+        read, apart = published.reader(folder) or published.Reader(cls.from_saved)
+        if prior is not None and not apart:
             raise UnclipError(f"{str(source)!r} holds the prior that it needs, or needs none; leave out prior")
         place, given = pick_device(device), () if prior is None else (prior,)
         if memory is None:

@@ -8,7 +8,8 @@ from unclip.errors import UnclipError
 from unclip.pipeline import UnCLIP
 from unclip.published.adm import ADM
 
-FEW = {"steps": 2, "upsampler_steps": 2, "progress": False}
+FEW = {"steps": 2, "progress": False}
+LARGE = {**FEW, "upsampler_steps": 2}
 
 
 def test_classes_by_number_and_by_the_seed(put):
@@ -27,10 +28,10 @@ def test_classes_by_number_and_by_the_seed(put):
 def test_the_classifier_guides_by_its_published_scale(put):
     adm = UnCLIP.from_pretrained(put("diffusion", "classifier", "upsampler"))
     assert adm.sizes == [8, 32]
-    guided = adm.generate(label=3, **FEW)
+    guided = adm.generate(label=3, **LARGE)
     assert guided.images[0].size == (32, 32)
     assert guided.params["guidance"] == adm.decoder.config.guidance == 1.0
-    small = {**FEW, "size": 8}
+    small = {**LARGE, "size": 8}
     pictures = [adm.generate(label=3, guidance=scale, **small).images[0] for scale in (0, 1, 50)]
     assert pictures[0] != pictures[2]
     assert pictures[1] == adm.generate(label=3, **small).images[0]
@@ -59,7 +60,9 @@ def test_ddim_takes_steps_equally_far_apart(put):
     [
         (("diffusion", "large_classifier"), {}, "judges pictures of 16 px, but the network draws 8; keep those"),
         (("uncond", "upsampler"), {}, "knows 10 classes, but the network 0"),
-        (("diffusion",), {"guidance": 2}, "have no classifier to guide them"),
+        (("diffusion",), {"guidance": 2}, "guidance does nothing .* no classifier is beside them"),
+        (("diffusion",), {"guidance_start": 0.5}, "guidance_start does nothing .* is taken as it is; leave it out"),
+        (("diffusion",), {"prior_steps": 2}, "prior_steps does nothing .* they have no prior; leave it out"),
         (("diffusion",), {"label": 10}, "is '10'; these weights draw one of 10 classes: give its number, 0 to 9"),
         (("diffusion",), {"prompt": "a fox"}, "the prompt is 'a fox'; these weights draw one of 10 classes"),
         (("diffusion",), {"negative_prompt": "a dog"}, "read no captions; leave out the negative prompt"),
@@ -100,4 +103,4 @@ def test_on_the_command_line(put, tmp_path, capsys):
 
 @pytest.mark.parametrize("names", [("uncond",), ("diffusion", "upsampler", "classifier")])
 def test_saved_in_a_folder_of_ours(put, kept, names):
-    kept(UnCLIP.from_pretrained(put(*names)), lambda s: s.generate(**FEW))
+    kept(UnCLIP.from_pretrained(put(*names)), lambda s: s.generate(**(LARGE if s.upsampler else FEW)))

@@ -18,7 +18,8 @@ from unclip.published.glide import GLIDE, fast
 from unclip.settings import Request, Settings
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-FEW = {"steps": 2, "upsampler_steps": 2, "progress": False}
+FEW = {"steps": 2, "progress": False}
+LARGE = {**FEW, "upsampler_steps": 2}
 
 
 @pytest.fixture
@@ -32,12 +33,12 @@ def test_it_draws_small_and_large_by_its_own_defaults(put):
     glide = UnCLIP.from_pretrained(put("upsample", "base"))
     assert isinstance(glide, GLIDE)
     assert glide.sizes == [8, 32]
-    drawn = glide.generate("a red fox", n=2, seed=5, **FEW)
+    drawn = glide.generate("a red fox", n=2, seed=5, **LARGE)
     assert [image.size for image in drawn.images] == [(32, 32)] * 2
     assert drawn.params["guidance"] == 3.0
     assert drawn.params["sampler"] == "ddpm"
-    assert glide.generate("a red fox", seed=6, **FEW).images[0] == drawn.images[1]
-    assert glide.generate("a red fox", size=8, **FEW).images[0].size == (8, 8)
+    assert glide.generate("a red fox", seed=6, **LARGE).images[0] == drawn.images[1]
+    assert glide.generate("a red fox", size=8, **LARGE).images[0].size == (8, 8)
 
 
 def rows(betas: torch.Tensor, kept: list[int]) -> list[tuple[int, float, float]]:
@@ -117,7 +118,7 @@ def test_published_steps_of_the_upsampler():
 def test_known_pixels_stay(put, photo):
     glide, image = UnCLIP.from_pretrained(put("base_inpaint", "upsample_inpaint")), Image.open(photo).copy()
     box = (3, 9, 20, 30)
-    drawn = glide.inpaint(photo, box, "a fox", n=2, **FEW)
+    drawn = glide.inpaint(photo, box, "a fox", n=2, **LARGE)
     assert drawn.params["guidance"] == 5.0
     outside = Image.new("L", image.size, 255)
     outside.paste(0, box)
@@ -126,18 +127,21 @@ def test_known_pixels_stay(put, photo):
         assert picture.size == image.size
         assert picture != image
         assert Image.composite(picture, black, outside) == Image.composite(image, black, outside)
-    assert glide.outpaint(photo, left=4, **FEW).images[0].crop((4, 0, 28, 40)) == image
+    assert glide.outpaint(photo, left=4, **LARGE).images[0].crop((4, 0, 28, 40)) == image
 
 
 @pytest.mark.parametrize(
     ("names", "ask", "told"),
     [
         (("base",), {"size": 32}, "size is 32; these weights draw 8; there is no upsampler with them"),
-        (("base",), {"clip_guidance": 3}, "hold no noised CLIP: put clip_image_enc.pt and clip_text_enc.pt beside"),
+        (("base",), {"clip_guidance": 3}, r"hold no noised CLIP \(put clip_image_enc.pt and clip_text_enc.pt beside"),
+        (("base",), {"upsampler_steps": 2}, "upsampler_steps does nothing .* they have no upsampler; leave it out"),
+        (("base",), {"best_of": 4}, "best_of does nothing with the weights '.*': they have no prior; leave it out"),
+        (("base",), {"prior": "none"}, "prior does nothing with the weights '.*': they have no z_i; leave it out"),
         (("upsample",), {}, "GLIDE's upsampler has nothing to enlarge: put base.pt beside it"),
         (("base", "clip_image"), {}, "one half of the noised CLIP is missing: put clip_text_enc.pt beside the other"),
         (("base",), {"fast": 2}, "hold no few-step decoder"),
-        (("base", "upsample"), {"tile": 16}, "looks at the whole picture; leave out tile"),
+        (("base", "upsample"), {"tile": 16}, "tile does nothing .* looks at the whole picture; leave it out"),
     ],
 )
 def test_what_lacks_is_told_in_a_line(put, names, ask, told):
@@ -151,9 +155,9 @@ def test_little_memory_changes_nothing(put, photo, capsys):
     glide, frugal = UnCLIP.from_pretrained(folder), UnCLIP.from_pretrained(folder, memory="8GB")
     assert "upsampler_256: load" in capsys.readouterr().err
     assert next(frugal.decoder.parameters()).is_meta
-    ask = {"n": 2, "clip_guidance": 3, **FEW}
+    ask = {"n": 2, "clip_guidance": 3, **LARGE}
     assert frugal.generate("a fox", **ask).images == glide.generate("a fox", **ask).images
-    assert frugal.inpaint(photo, (0, 0, 9, 9), **FEW).images == glide.inpaint(photo, (0, 0, 9, 9), **FEW).images
+    assert frugal.inpaint(photo, (0, 0, 9, 9), **LARGE).images == glide.inpaint(photo, (0, 0, 9, 9), **LARGE).images
 
 
 def test_two_of_a_kind_and_what_needs_a_z_i(put, photo):
@@ -197,6 +201,6 @@ def test_on_the_command_line(put, tmp_path, photo, capsys):
                                                 "clip_text"), ("base_inpaint",)])  # fmt: skip
 def test_saved_in_a_folder_of_ours(put, kept, names):
     system = UnCLIP.from_pretrained(put(*names))
-    guided = {"clip_guidance": 1.0} if "clip_text" in names else {}
-    again = kept(system, lambda s: s.generate("a fox", **FEW, **guided))
+    more = LARGE | {"clip_guidance": 1.0} if "clip_text" in names else FEW
+    again = kept(system, lambda s: s.generate("a fox", **more))
     assert [*again.inpainters] == [*system.inpainters]

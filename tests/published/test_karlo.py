@@ -67,10 +67,12 @@ def test_without_a_picture_tower(tiny_karlo, few, tmp_path, picture):
 def test_without_a_prior(tiny_karlo, few, picture):
     t = tiny_karlo
     ours = Karlo(t.tokenizer, t.clip, None, t.decoder, t.upsampler, "variations")
-    drawn = ours.variations(picture, n=1, **few)
-    assert pixels(drawn) == pixels(t.variations(picture, n=1, **few))
+    varied = {name: value for name, value in few.items() if name != "prior_steps"}
+    assert pixels(ours.variations(picture, n=1, **varied)) == pixels(t.variations(picture, n=1, **few))
+    with pytest.raises(UnclipError, match="prior_steps does nothing with the weights 'variations': they have no prior"):
+        ours.variations(picture, n=1, **few)
     with pytest.raises(UnclipError, match="'variations' holds no prior, so that it can vary pictures but reads no"):
-        ours.generate("a fox", **few)
+        ours.generate("a fox", **varied)
 
 
 def test_everything_that_is_done_to_pictures(tiny_karlo, few, picture):

@@ -174,5 +174,5 @@ def test_saved_in_a_folder_of_ours(folder, lacking, kept):
     if lacking:
         (folder / lacking).rename(folder / "elsewhere")
     picture = Image.effect_noise((50, 40), 90).convert("RGB")
-    kept(UnCLIP.from_pretrained(folder), lambda s: s.variations(picture, 1, noise_level=9, **QUICK)
+    kept(UnCLIP.from_pretrained(folder), lambda s: s.variations(picture, 1, noise_level=9, steps=3, progress=False)
          if lacking == "prior" else s.generate("a fox", **QUICK))  # fmt: skip

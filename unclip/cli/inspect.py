@@ -255,7 +255,7 @@ def public_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
     if not parts:
         raise UnclipError(f"{str(folder)!r} holds no weights; name a file or folder of weights, or a picture")
     system = reader(folder)
-    kind = system.__module__.rpartition(".")[2].replace("_", " ").capitalize() if system else None
+    kind = system.read.__module__.rpartition(".")[2].replace("_", " ").capitalize() if system else None
     widths: dict[int, list[str]] = {}
     for name, part in parts.items():
         if part.get("embed"):

@@ -1,20 +1,24 @@
 """Public systems, put together from what they were published as: a file each.
 
 A file says by `found_in(folder)` whether a folder, or for some one file, holds its system, by content, and reads it by
-`from_folder(folder)`; one whose prior was published apart, by `from_folder(folder, prior)`. By `native(names)` it says
-which files of a repository are its system as it was first published, if they have names of their own. Its class,
-`SYSTEM`, reads what we saved of it.
+`from_folder(folder)`; one whose prior was published apart says `PRIOR_APART = True`, and is read by
+`from_folder(folder, prior)`. By `native(names)` it says which files of a repository are its system as it was first
+published, if they have names of their own. Its class, `SYSTEM`, reads what we saved of it.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from unclip.weights import hub
 from unclip.weights.config import unknown
 
-if TYPE_CHECKING:
-    from unclip.pipeline import UnCLIP
+
+class Reader(NamedTuple):
+    """What reads a folder's system; `apart`: it can be told of a prior elsewhere, too."""
+
+    read: Callable[..., Any]
+    apart: bool = False
 
 
 def systems() -> tuple[Any, ...]:
@@ -23,15 +27,16 @@ def systems() -> tuple[Any, ...]:
     return karlo, kandinsky, stable_unclip, glide, adm
 
 
-def reader(folder: Path) -> "Callable[..., UnCLIP] | None":
+def reader(folder: Path) -> Reader | None:
     """What reads the system in `folder`; None where no public system is found."""
     ours = hub.system(folder)
     if ours:
-        known = {system.SYSTEM.system: system.SYSTEM.from_saved for system in systems()}
+        known = {system.SYSTEM.system: Reader(system.SYSTEM.from_saved) for system in systems()}
         if ours not in known:
             raise unknown(ours, list(known), f"system of {str(folder)!r},")
         return known[ours]
-    return None if ours == "" else next((s.from_folder for s in systems() if s.found_in(folder)), None)
+    found = None if ours == "" else next((s for s in systems() if s.found_in(folder)), None)
+    return Reader(found.from_folder, getattr(found, "PRIOR_APART", False)) if found else None
 
 
 def native(names: list[str]) -> list[str]:

@@ -70,10 +70,12 @@ class ADM(Chain):
             prompt = [str(k) for k in label] if isinstance(label, Sequence) else str(label)
         return super().generate(prompt, n, seed, **options)
 
+    def idle(self) -> dict[str, str]:
+        steering = ("guidance_start", "guidance_stop", "guidance_rescale")
+        found = super().idle() | dict.fromkeys(steering, "a classifier's gradient is taken as it is")
+        return found if self.classifier else found | {"guidance": "no classifier is beside them"}
+
     def fit(self, request: Request) -> Request:
-        if request.settings.guidance and self.classifier is None:
-            raise UnclipError(f"the weights {self.name!r} have no classifier to guide them: put it beside them, or "
-                              "leave out guidance")  # fmt: skip
         if request.negative:
             raise UnclipError("these weights read no captions; leave out the negative prompt")
         prompts = [self.label(*pair) for pair in zip(request.prompts, request.seeds, strict=True)]

@@ -33,7 +33,8 @@ class Chain(UnCLIP):
 
     def __init__(self, decoder: Any, upsampler: Any, name: str, digest: str):
         self.name, self.digest = name, digest
-        self.decoder, self.upsampler, self.upsampler_1024, self.students = decoder, upsampler, None, {}
+        self.prior = self.prior_ar = self.upsampler_1024 = None
+        self.decoder, self.upsampler, self.students = decoder, upsampler, {}
         self.to("cpu", torch.float32)
 
     @abstractmethod
@@ -41,14 +42,17 @@ class Chain(UnCLIP):
               kept: Kept | None = None) -> Tensor:  # fmt: skip
         """What `net` draws of the prompt, [1, 3, S, S] in [−1, 1]: from nothing, or from the small picture `low`."""
 
+    def idle(self) -> dict[str, str]:
+        lacking = dict.fromkeys(("prior", "guidance_z", "noise_level"), "they have no z_i")
+        return super().idle() | lacking | {"tile": "their upsampler looks at the whole picture"}
+
     def fit(self, request: Request) -> Request:
         s = request.settings
+        self.check(s)
         size = s.size or self.sizes[-1]
         if size not in self.sizes:
             lacking = "" if self.upsampler else "; there is no upsampler with them"
             raise UnclipError(f"size is {size}; these weights draw {' or '.join(map(str, self.sizes))}{lacking}")
-        if s.tile is not None:
-            raise UnclipError("the upsampler of these weights looks at the whole picture; leave out tile")
         return replace(request, settings=self.hurried(replace(s, size=size), request.negative))
 
     @torch.no_grad()  # not inference mode: guidance by another network takes a gradient

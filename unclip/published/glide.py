@@ -77,11 +77,10 @@ class GLIDE(Chain):
         return cls(base, large, base_inpaint, large_inpaint, parts.get("guide_image"), parts.get("guide_text"), name,
                    digest)  # fmt: skip
 
-    def fit(self, request: Request) -> Request:
-        if request.settings.clip_guidance and self.look is None:
-            raise UnclipError(f"the weights {self.name!r} hold no noised CLIP: put clip_image_enc.pt and "
-                              "clip_text_enc.pt beside them, or leave out clip_guidance")  # fmt: skip
-        return super().fit(request)
+    def idle(self) -> dict[str, str]:
+        lacking = "they hold no noised CLIP (put clip_image_enc.pt and clip_text_enc.pt beside them)"
+        found = super().idle() | {"clip_guidance": lacking}
+        return found if self.look is None else {name: why for name, why in found.items() if name != "clip_guidance"}
 
     def cut(self, text: str) -> str:
         return self.tokenizer.cut(text, self.decoder.config.context)

@@ -50,6 +50,7 @@ NATIVE = {"prior": "prior_fp16.ckpt", "decoder": "decoder_fp16.ckpt", "inpaintin
           "movq": "movq_final.ckpt", "space": "ViT-L-14_stats.th", "clip": "ViT-L-14.pt"}  # fmt: skip
 DEFAULTS: dict[str, Any] = {"steps": 100, "guidance": 4.0, "prior_steps": 25, "prior_guidance": 4.0, "best_of": 1,
                             "prior_sampler": "ddpm"}  # fmt: skip
+PRIOR_APART = True
 KINDS = tuple(f"Kandinsky{version}{form}Pipeline" for version in ("", "V22")
               for form in ("", "Combined", "Img2Img", "Img2ImgCombined", "Inpaint", "InpaintCombined"))  # fmt: skip
 PRIORS = {"2.1": "kandinsky-community/kandinsky-2-1-prior", "2.2": "kandinsky-community/kandinsky-2-2-prior"}

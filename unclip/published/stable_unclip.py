@@ -38,6 +38,7 @@ from unclip.weights.config import read_json
 from unclip.weights.hf_tokenizer import clip_tokenizer
 from unclip.weights.scheduler import Scheduler
 
+PRIOR_APART = True
 CLASSES = ("StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline")
 FOLDERS = ("unet", "image_normalizer", "text_encoder", "vae", "image_encoder", "prior", "prior_text_encoder")
 
