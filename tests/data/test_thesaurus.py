@@ -149,3 +149,14 @@ def test_a_noun_goes_to_the_label_it_is_nearest_to(nouns):
     assert not {"sealing wax", "airedale", "shrew", "animal"} & {word for words in found.values() for word in words}
     assert "woman" not in found
     assert thesaurus.nearest({"woman": []}, set(), nouns, encode, len) == {}
+
+
+def test_a_disputed_name_goes_to_the_nearest():
+    axes = {"cat": (1.0, 0), "sofa": (0, 1.0), "divan": (0.1, 1.0), "brown": (1.0, 0), "kitty": (1.0, 0)}
+
+    def encode(lines):
+        return torch.stack([torch.tensor(axes[line.partition(":")[0]]) for line in lines])
+
+    names = {"brown": ["divan"], "cat": ["divan", "kitty"], "sofa": ["divan", "long word"]}
+    found = thesaurus.settled(names, {"cat": ["pet"], "sofa": []}, encode, lambda word: 3 if " " in word else 1)
+    assert found == {"brown": ["divan"], "cat": ["kitty"], "sofa": ["divan"]}

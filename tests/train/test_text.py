@@ -65,6 +65,18 @@ def test_new_words_come_to_mean_old_ones_which_stay(recipe, trained, tmp_path):
     assert {"val_recall", "val_kept", "compose_recall", "compose_kept"} <= {key for line in logged for key in line}
 
 
+def test_every_english_name_comes_up_as_often(recipe, trained, tmp_path):
+    """However many a label has, and whether a dictionary gave it or an encoder."""
+    words = {"en": {"red": ["scarlet"]}, "near": {"green": [f"leaf {i}" for i in range(9)], "unknown": ["x"]}, "zh": {}}
+    (tmp_path / "corpus" / "words.json").write_text(json.dumps(words))
+    recipe = replace(recipe, named=1.0, old=0.0)
+    stage = recipe.stage(tmp_path / "corpus", trained, CPU)
+    rng = random.Random(0)
+    said = [stage.pair(stage.corpus.meta[0], rng) for _ in range(2000)]
+    assert 100 < sum("scarlet" in new for new, _ in said) < 230  # a tenth of 0.8 of them
+    assert all("green" in old for new, old in said if "leaf" in new)
+
+
 def test_resuming_is_exact(recipe, trained, tmp_path, power_cut):
     """Who is imitated is in the checkpoint: by then the folder of weights holds the tower that learns."""
     recipe = replace(recipe, train=replace(recipe.train, steps=8, save_every=3))

@@ -48,7 +48,8 @@ NAMING = {"label": "label, style", "label: keywords": "keywords, style", "keywor
 
 INTRODUCED = 0.15  # how often a caption that is a label alone begins as people begin: "a picture of …"
 INTRODUCTIONS = ("a picture of", "a drawing of", "an image of", "an illustration of")
-OPENINGS = (*INTRODUCTIONS, "a photo of", "an icon of", "the", "my")  # in place of "a": no other thing is meant
+MEASURES = tuple(f"a {much} of" for much in ("cup", "glass", "bowl", "slice", "piece", "pair", "bunch", "plate"))
+OPENINGS = (*INTRODUCTIONS, *MEASURES, "a photo of", "an icon of", "the", "my")  # in place of "a": the like is meant
 COUNTERS = ("一只", "一个", "一辆", "一朵", "一条", "一张", "一杯", "一幅")  # "a", whichever the noun asks for
 COLOURED = 0.15  # how often a picture with one ruling colour is called by it: "a red car"
 

@@ -114,6 +114,31 @@ def nearest(
     return dict(sorted(names.items()))
 
 
+def settled(
+    names: Names,
+    labels: Mapping[str, Iterable[str]],
+    encode: Callable[[Sequence[str]], Tensor],
+    pieces: Callable[[str], int],
+) -> Names:
+    """Each name under one label only, the one that the encoder finds nearest of those that have it, and no rare word.
+
+    A tower that is told two meanings of a word learns neither. Names of colours stay: "coffee" may be brown, too.
+    """
+    own = {label: words for label, words in names.items() if label not in COLOURS}
+    claims: dict[str, list[str]] = {}
+    for label, words in own.items():
+        for word in words:
+            claims.setdefault(word, []).append(label)
+    disputed = [word for word, several in claims.items() if len(several) > 1]
+    if disputed:
+        place = {label: i for i, label in enumerate(own)}
+        told = encode([f"{label}: {', '.join(labels[label])}" for label in own]) + encode(list(own))
+        for word, z in zip(disputed, encode(disputed), strict=True):
+            claims[word] = [max(claims[word], key=lambda label: float(z @ told[place[label]]))]
+    kept = {label: [w for w in words if claims[w] == [label] and pieces(w) <= PIECES] for label, words in own.items()}
+    return {label: words for label, words in sorted((names | kept).items()) if words}
+
+
 def rare(keywords: Mapping[str, Iterable[str]], taken: Set[str]) -> Names:
     """Of the keywords of each label those that hardly any other has, and that are no label."""
     counts = Counter(word for words in keywords.values() for word in set(words))
@@ -142,6 +167,7 @@ def build(folder: str | Path, given: str | Path | None = None, encoder: bool = T
         sentences = SentenceEncoder.of(obtain(MINILM, folder / "sources", given))
         labels = {m["label"]: m.get("keywords", ()) for m in metas["train"]}
         taught = taken.union(COLOURS, *labels.values(), *words["en"].values())
+        words["en"] = settled(words["en"], labels, sentences, sentences.pieces_of)
         words["near"] = nearest(labels, taught, wordnet, sentences, sentences.pieces_of)
     write_json(folder / WORDS, words)
     return words

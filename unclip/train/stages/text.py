@@ -31,7 +31,7 @@ from unclip.weights.checkpoint import save_module
 class TextRecipe(Recipe):
     model: CLIPConfig = field(default_factory=CLIPConfig)  # of the trained CLIP
     old: float = 0.5  # share of a batch that is captions as they were, which must stay where they were
-    near: float = 0.5  # share of the others whose name is one that a sentence encoder gave, where there are any
+    named: float = 0.7  # share of the others that are each English name of a label as often, however many it has
     keep: float = 3.0  # how much more their loss counts
     parts: int = 6  # of a batch by length of caption, so that short captions need not be padded to the longest
 
@@ -52,8 +52,8 @@ class TextStage(Stage):
         self.shown: dict[str, list[dict]] = defaultdict(list)  # what is captioned with a label
         for meta in self.corpus.meta:
             self.shown[meta.get("label", "")].append(meta)
-        self.near = [(name, label) for label, names in words.get("near", {}).items() if label in self.shown
-                     for name in names]  # fmt: skip
+        every = [*words["en"].items(), *words.get("near", {}).items()]
+        self.pairs = [(name, label) for label, names in every if label in self.shown for name in names]
         before = self.encoders.clip.text
         self.net = Pair(copy.deepcopy(before).requires_grad_(True), before)
         self.splits = {s: held_out(recipe, data, s, 8 * MANY)[:2] for s in ("val", "compose")}
@@ -76,8 +76,8 @@ class TextStage(Stage):
             stay = [k for k in meta.get("keywords", ()) if k not in self.names.get(meta.get("label", ""), ())]
             line = captions.draw({**meta, "label_zh": None, "keywords": stay}, rng, behind)
             return line, line
-        if self.near and rng.random() < self.recipe.near:  # each as often, however many a label has
-            name, label = rng.choice(self.near)
+        if self.pairs and rng.random() < self.recipe.named:
+            name, label = rng.choice(self.pairs)
             return captions.paraphrase(rng.choice(self.shown[label]), ChainMap({label: [name]}, self.names), [], rng)
         return captions.paraphrase(meta, self.names, [own, *self.chinese.get(meta["label"], ())] if own else [], rng)
 
