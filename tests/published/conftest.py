@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unclip.diffusion.process import Process
+from unclip.errors import UnclipError
 from unclip.models.adm import ADMConfig, ClassifierConfig
 from unclip.models.clip import CLIPConfig
 from unclip.models.glide import GlideConfig
@@ -99,6 +100,12 @@ def kept(tmp_path, cli) -> Callable[..., Any]:
         assert drawn[0] == drawn[1] == drawn[2]
         told = cli("inspect", folder)
         assert told.code == 0 and told.out.splitlines()[0].endswith(f", {again.digest}, files whole")
+        assert told.out.splitlines()[1].startswith(f"  a whole {type(system).__name__}: UnCLIP.from_pretrained(")
+        lost = next(folder.glob("decoder/*.safetensors"))
+        lost.rename(tmp_path / "lost")
+        with pytest.raises(UnclipError, match=rf"lacks decoder/{lost.name}, which was written with it; copy all of it"):
+            UnCLIP.from_pretrained(folder)
+        assert "damaged, " in cli("inspect", folder).out.splitlines()[0]
         return again
 
     return check

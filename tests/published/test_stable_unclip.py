@@ -167,6 +167,14 @@ def test_noise_that_other_systems_do_not_know(stable, folder):
         UnCLIP.from_pretrained("mini").generate("a fox", noise_level=1, progress=False)
 
 
+def test_half_a_copy(folder, cli, tmp_path):
+    (folder / "tokenizer").rename(folder / "elsewhere")
+    with pytest.raises(UnclipError, match="lacks tokenizer; put it there, or fetch the whole again"):
+        UnCLIP.from_pretrained(folder)
+    (folder / "model_index.json").unlink()
+    assert "holds networks in folders of their own, but no model_index.json" in cli("convert", folder, "x").error
+
+
 @pytest.mark.parametrize("lacking", [None, "image_encoder", "prior"])
 def test_saved_in_a_folder_of_ours(folder, lacking, kept):
     say(folder / "prior_scheduler" / "scheduler_config.json", _class_name="DDPMScheduler", clip_sample_range=3,

@@ -207,6 +207,7 @@ def edit_again(
 
 def folder_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """A pipeline's folder, or that of one network."""
+    from unclip.published import reader
     from unclip.weights import hub
     from unclip.weights.config import read_json
 
@@ -216,17 +217,26 @@ def folder_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
     if not (folder / hub.INDEX).is_file() or read_json(folder / hub.INDEX).get("library") != "unclip":
         return public_facts(folder)
     index = hub.check_index(read_json(folder / hub.INDEX), folder)
-    parts = {str(name): tensor_facts(folder / str(name) / "model.safetensors") for name in index["parts"]}
+    files = {str(name): folder / str(name) / "model.safetensors" for name in index["parts"]}
+    parts = {name: tensor_facts(path) for name, path in files.items() if path.is_file()}
     try:
-        digest, state = hub.verify(folder, index, [*parts, "tokenizer"]), "files whole"
+        digest, state = hub.verify(folder, index, [*files, "tokenizer"]), "files whole"
     except UnclipError as e:
         digest, state = "", str(e)
     state = state if index["sha256"] else "no sha256 was noted"
     total = sum(part["parameters"] for part in parts.values())
-    lines = [f"{clean(index['name'])}: {total:,} parameters, {digest}, {state}"]
+    lines, found = [f"{clean(index['name'])}: {total:,} parameters, {digest or 'damaged'}, {state}"], reader(folder)
+    lines += [whole(found.title, folder)] if found else []
+    for name, said in index["schedulers"].items():
+        lines.append(f"  how its {clean(name)} is sampled: {clean(pairs(said), 2000)}")
     for name, part in parts.items():
         lines += ["", *tensor_lines(name, part)]
-    return {"name": index["name"], "digest": digest, "state": state, "parameters": total, "parts": parts}, lines
+    return {"name": index["name"], "system": found.title if found else None, "digest": digest, "state": state, "parameters": total,
+            "schedulers": index["schedulers"], "parts": parts}, lines  # fmt: skip
+
+
+def whole(kind: str, folder: Path) -> str:
+    return f"  a whole {clean(kind)}: UnCLIP.from_pretrained({str(folder)!r}), unclip generate --weights"
 
 
 def one_network(folder: Path) -> bool:
@@ -255,14 +265,14 @@ def public_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
     if not parts:
         raise UnclipError(f"{str(folder)!r} holds no weights; name a file or folder of weights, or a picture")
     system = reader(folder)
-    kind = system.read.__module__.rpartition(".")[2].replace("_", " ").capitalize() if system else None
+    kind = system.title if system else None
     widths: dict[int, list[str]] = {}
     for name, part in parts.items():
         if part.get("embed"):
             widths.setdefault(part["embed"], []).append(name)
     total = sum(part.get("parameters", 0) for part in parts.values())
     lines = [f"{clean(folder.name)}: {total:,} parameters in {len(parts)} networks"]
-    lines.append(f"  a whole {kind}: UnCLIP.from_pretrained({str(folder)!r}), unclip generate --weights" if kind else
+    lines.append(whole(kind, folder) if kind else
                  "  no system that is known here; unclip.load and unclip convert read each network")  # fmt: skip
     lines += [f"  z_i of {width} numbers, so these may go together: {clean(', '.join(names))}"
               for width, names in widths.items() if len(names) > 1]  # fmt: skip

@@ -15,10 +15,11 @@ from unclip.weights.config import unknown
 
 
 class Reader(NamedTuple):
-    """What reads a folder's system; `apart`: it can be told of a prior elsewhere, too."""
+    """What reads a folder's system, and its name; `apart`: it can be told of a prior elsewhere, too."""
 
     read: Callable[..., Any]
     apart: bool = False
+    title: str = ""
 
 
 def systems() -> tuple[Any, ...]:
@@ -31,12 +32,16 @@ def reader(folder: Path) -> Reader | None:
     """What reads the system in `folder`; None where no public system is found."""
     ours = hub.system(folder)
     if ours:
-        known = {system.SYSTEM.system: Reader(system.SYSTEM.from_saved) for system in systems()}
+        known = {system.SYSTEM.system: system for system in systems()}
         if ours not in known:
             raise unknown(ours, list(known), f"system of {str(folder)!r},")
-        return known[ours]
-    found = None if ours == "" else next((s for s in systems() if s.found_in(folder)), None)
-    return Reader(found.from_folder, getattr(found, "PRIOR_APART", False)) if found else None
+        found = known[ours]
+    else:
+        found = None if ours == "" else next((s for s in systems() if s.found_in(folder)), None)
+    if found is None:
+        return None
+    read = found.SYSTEM.from_saved if ours else found.from_folder
+    return Reader(read, getattr(found, "PRIOR_APART", False), found.SYSTEM.__name__)
 
 
 def native(names: list[str]) -> list[str]:

@@ -13,6 +13,8 @@ def clip_tokenizer(folder: Path) -> Tokenizer:
 
     Raises UnclipError for a vocabulary that is neither.
     """
+    if not folder.is_dir():
+        raise UnclipError(f"{str(folder.parent)!r} lacks {folder.name}; put it there, or fetch the whole again")
     ours = Tokenizer.clip()
     try:
         vocabulary, merges, said = entries(folder)

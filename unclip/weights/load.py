@@ -47,6 +47,9 @@ def open_source(source: str | Path) -> File:
         if (folder / name).is_file():
             file = open_file(folder / name)
             return file._replace(schema=Schema(file.schema, file.schema.about | about))
+    if any(folder.glob(f"*/{CONFIG}")):
+        raise UnclipError(f"{str(folder)!r} holds networks in folders of their own, but no {hub.INDEX} of a system "
+                          "that is known here: copy it to them, or name one of them")  # fmt: skip
     raise UnclipError(f"{str(folder)!r} holds none of {', '.join(NETWORKS)}; name the folder of one network, or a file")
 
 
