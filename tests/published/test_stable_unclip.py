@@ -167,6 +167,20 @@ def test_noise_that_other_systems_do_not_know(stable, folder):
         UnCLIP.from_pretrained("mini").generate("a fox", noise_level=1, progress=False)
 
 
+def test_a_prior_out_of_a_folder_of_ours(folder, stable, tmp_path):
+    """Named for a folder of diffusers' or of ours that lacks one, it draws as if it were there."""
+    led = stable.save_pretrained(tmp_path / "led")
+    (folder / "prior").rename(folder / "elsewhere")
+    blind = UnCLIP.from_pretrained(folder).save_pretrained(tmp_path / "blind")
+    true = stable.generate("a fox", **QUICK).images[0].tobytes()
+    for place in (folder, blind):
+        again = UnCLIP.from_pretrained(place, prior=led)
+        assert again.generate("a fox", **QUICK).images[0].tobytes() == true
+        assert again.parts.keys() == stable.parts.keys()
+    with pytest.raises(UnclipError, match="lacks the part 'prior'; convert it again"):
+        UnCLIP.from_pretrained(folder, prior=blind)
+
+
 def test_half_a_copy(folder, cli, tmp_path):
     (folder / "tokenizer").rename(folder / "elsewhere")
     with pytest.raises(UnclipError, match="lacks tokenizer; put it there, or fetch the whole again"):

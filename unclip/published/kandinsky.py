@@ -34,7 +34,17 @@ from unclip.models.tokenizer import Tokenizer
 from unclip.models.vqgan import VQGAN, VQGANConfig
 from unclip.pipeline import STEPS, Tell
 from unclip.published import to_diffusers
-from unclip.published.karlo import CLIPS, Karlo, clip_tokenizer, fill, sampled_prior, set_space, towers, whole_clip
+from unclip.published.karlo import (
+    CLIPS,
+    Karlo,
+    clip_tokenizer,
+    fill,
+    sampled_prior,
+    saved_prior,
+    set_space,
+    towers,
+    whole_clip,
+)
 from unclip.settings import Generated, Request, Settings
 from unclip.stored import TOKENIZER
 from unclip.weights import diffusers, hub, kandinsky, karlo, load, openai_clip, vqgan
@@ -241,7 +251,7 @@ def from_folder(folder: Path, prior: str | Path | None = None) -> Kandinsky:
     if kind not in KINDS:
         raise UnclipError(f"{str(folder)!r} is of {kind!r}, which is not read; read are {', '.join(KINDS)}")
     place, prefix = find_prior(folder, prior, kind)
-    tokenizer, clip, net = read_prior(place, prefix)
+    tokenizer, clip, net = saved_prior(place)[:3] if hub.system(place) else read_prior(place, prefix)
     decoder, movq, scheduler = read_decoder(folder)
     words = read_words(folder) if decoder.config.text else None
     spaces = {str(place): net.config.embed, str(folder): decoder.config.embed}

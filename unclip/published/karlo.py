@@ -31,6 +31,7 @@ from unclip.weights.container import File, open_file
 from unclip.weights.family import Family, Schema
 from unclip.weights.hf_tokenizer import clip_tokenizer
 from unclip.weights.match import recognise
+from unclip.weights.scheduler import Scheduler
 
 # As Kakao Brain named its files, and the CLIP that OpenAI did.
 NATIVE = {
@@ -168,6 +169,15 @@ def sampled_prior(folder: Path, scheduler: Path, dtype: torch.dtype) -> Prior:
     file, said = load.open_source(folder), read_json(scheduler / "scheduler_config.json")
     file = file._replace(schema=Schema(file.schema, file.schema.about | {"scheduler": said}))
     return fill(file, diffusers.PRIOR, folder, dtype)
+
+
+def saved_prior(folder: Path) -> tuple[Tokenizer, CLIP, Prior, Scheduler | None]:
+    """Of a system that we saved, what draws z_i of a caption: to be led by it is all that another wants of it."""
+    found = load.saved(folder, CLIPS, ("prior",))
+    clip = whole_clip(found.parts)
+    if clip.text is None:
+        raise UnclipError(f"{str(folder)!r} holds no text tower that its prior reads; name another prior")
+    return Tokenizer.load(folder / TOKENIZER), clip, found.parts["prior"], found.schedulers.get("prior")
 
 
 def set_space(prior: Prior, path: Path) -> None:

@@ -30,7 +30,7 @@ from unclip.models.prior import Prior
 from unclip.models.tokenizer import Tokenizer
 from unclip.pipeline import STEPS, Tell, UnCLIP
 from unclip.published import to_diffusers
-from unclip.published.karlo import CLIPS, by_tower, caption_tower, towers, whole_clip
+from unclip.published.karlo import CLIPS, by_tower, caption_tower, saved_prior, towers, whole_clip
 from unclip.settings import Generated, Settings
 from unclip.stored import TOKENIZER
 from unclip.weights import hub, load
@@ -191,13 +191,17 @@ class StableUnCLIP(UnCLIP):
         return to_diffusers.stable(self, Path(folder), dtype)
 
     @classmethod
-    def from_saved(cls, folder: Path) -> "StableUnCLIP":
+    def from_saved(cls, folder: Path, prior: str | Path | None = None) -> "StableUnCLIP":
+        """prior: as in `from_folder`."""
         found = load.saved(folder, PARTS, ("decoder", "noiser", "caption", "autoencoder"))
-        parts = found.parts
-        return cls(Tokenizer.load(folder / TOKENIZER), whole_clip(parts), parts.get("prior"), parts["decoder"],
-                   parts["noiser"], Tokenizer.load((folder / TOKENIZER).with_stem("caption")), parts["caption"],
-                   parts["autoencoder"], found.scheduler("decoder"), found.schedulers.get("prior"), found.name,
-                   found.digest)  # fmt: skip
+        parts, clip = found.parts, whole_clip(found.parts)
+        tokenizer, net, leading = Tokenizer.load(folder / TOKENIZER), parts.get("prior"), found.schedulers.get("prior")
+        if prior is not None:
+            tokenizer, text, net, leading = read_prior(hub.locate(prior))
+            clip = towers(text, clip.image)
+        return cls(tokenizer, clip, net, parts["decoder"], parts["noiser"],
+                   Tokenizer.load((folder / TOKENIZER).with_stem("caption")), parts["caption"], parts["autoencoder"],
+                   found.scheduler("decoder"), leading, found.name, found.digest)  # fmt: skip
 
 
 SYSTEM = StableUnCLIP
@@ -231,19 +235,28 @@ def from_folder(
     image = part("image_encoder") if (folder / "image_encoder").is_dir() else None
     tokenizer, text, net, leading = captions, None, None, None
     if prior is not None or (folder / "prior").is_dir():
-        place, prefix = (folder, "prior_") if prior is None else (hub.locate(prior), "")
-        tokenizer = clip_tokenizer(place / f"{prefix}tokenizer")
-        text, net = caption_tower(place / f"{prefix}text_encoder", tokenizer, dtype), part("prior", place)
-        leading = scheduler(place / "prior_scheduler")
-        net.space.deviations = leading.reach or net.space.deviations
-        net.config = replace(net.config, reach=net.space.deviations)
-        if leading.sampler == "ddpm" and leading.spacing == "linspace":  # UnCLIPScheduler's way, which the prior knows
-            leading = None
+        led = read_prior(folder, "prior_") if prior is None else read_prior(hub.locate(prior))
+        tokenizer, text, net, leading = led
     if text is None and image is None:
         raise UnclipError(f"{str(folder)!r} holds neither a prior nor an image_encoder; fetch it again")
     return StableUnCLIP(tokenizer, towers(text, image), net, decoder, noiser, captions,
                         caption_tower(folder / "text_encoder", captions, dtype), part("vae"), decoding, leading,
                         folder.name, hub.fingerprint(folder, FOLDERS))  # fmt: skip
+
+
+def read_prior(place: Path, prefix: str = "") -> tuple[Tokenizer, TextTower, Prior, Scheduler | None]:
+    """What draws z_i, of a folder of diffusers' or of ours, and how, unless by the way that the prior knows itself."""
+    if hub.system(place):
+        tokenizer, clip, net, leading = saved_prior(place)
+        return tokenizer, clip.text, net, leading
+    tokenizer = clip_tokenizer(place / f"{prefix}tokenizer")
+    text: Any = caption_tower(place / f"{prefix}text_encoder", tokenizer, torch.float32)
+    net: Any = load.load(place / "prior")
+    told = scheduler(place / "prior_scheduler")
+    net.space.deviations = told.reach or net.space.deviations
+    net.config = replace(net.config, reach=net.space.deviations)
+    own = told.sampler == "ddpm" and told.spacing == "linspace"  # UnCLIPScheduler's
+    return tokenizer, text, net, None if own else told
 
 
 def scheduler(folder: Path) -> Scheduler:
