@@ -7,11 +7,13 @@ import pytest
 import tokenizers
 import torch
 
+from unclip.errors import UnclipError
 from unclip.models.clip import CLIPConfig
 from unclip.models.multilingual import MultilingualConfig, MultilingualTokenizer
 from unclip.models.tokenizer import Tokenizer
 from unclip.models.vqgan import VQGANConfig
 from unclip.nn.transformer import TransformerConfig
+from unclip.pipeline import UnCLIP
 from unclip.published.kandinsky import Kandinsky, Words
 from unclip.weights import diffusers, hf_clip, kandinsky, load, multilingual, vqgan
 from unclip.weights.family import Family
@@ -63,3 +65,16 @@ def make() -> Any:
 def test_saved_in_a_folder_of_ours(make, reads, scheduler, layout, kept):
     again = kept(make(reads, scheduler, layout), lambda s: s.generate("a fox", steps=3, prior_steps=2, progress=False))
     assert again.schedulers == {"decoder": scheduler}
+
+
+def test_a_prior_out_of_a_folder_of_ours(make, tmp_path):
+    """What draws is led by another's prior, though it was saved with one of its own."""
+    system, few = make(False, DDPM), {"steps": 2, "prior_steps": 2, "progress": False}
+    led, bad = system.save_pretrained(tmp_path / "led"), tmp_path / "bad"
+    system.prior.out.bias += 1
+    other = system.save_pretrained(tmp_path / "other")
+    again = UnCLIP.from_pretrained(led, prior=other)
+    assert again.generate("a fox", **few).images[0].tobytes() == system.generate("a fox", **few).images[0].tobytes()
+    assert torch.equal(again.prior.out.bias, UnCLIP.from_pretrained(led).prior.out.bias + 1)
+    with pytest.raises(UnclipError, match="needs a prior beside it; name it"):
+        UnCLIP.from_pretrained(led, prior=bad)

@@ -231,8 +231,8 @@ def folder_facts(folder: Path) -> tuple[dict[str, Any], list[str]]:
         lines.append(f"  how its {clean(name)} is sampled: {clean(pairs(said), 2000)}")
     for name, part in parts.items():
         lines += ["", *tensor_lines(name, part)]
-    return {"name": index["name"], "system": found.title if found else None, "digest": digest, "state": state, "parameters": total,
-            "schedulers": index["schedulers"], "parts": parts}, lines  # fmt: skip
+    return {"name": index["name"], "system": found.title if found else None, "digest": digest, "state": state,
+            "parameters": total, "schedulers": index["schedulers"], "parts": parts}, lines  # fmt: skip
 
 
 def whole(kind: str, folder: Path) -> str:

@@ -199,13 +199,16 @@ class Kandinsky(Karlo):
         return to_diffusers.kandinsky(self, Path(folder), dtype)
 
     @classmethod
-    def from_saved(cls, folder: Path) -> "Kandinsky":
+    def from_saved(cls, folder: Path, prior: str | Path | None = None) -> "Kandinsky":
+        """prior: as in `from_folder`."""
         found = load.saved(folder, PARTS, ("prior", "decoder", "movq"))
         parts = found.parts
         words = Words(load_tokenizer(folder / TOKENIZER.parent, "words.json"), parts["words"]) \
             if "words" in parts else None  # fmt: skip
-        return cls(Tokenizer.load(folder / TOKENIZER), whole_clip(parts), parts["prior"], parts["decoder"],
-                   parts["movq"], found.scheduler("decoder"), words, found.name, found.digest)  # fmt: skip
+        led = Tokenizer.load(folder / TOKENIZER), whole_clip(parts), parts["prior"]
+        if prior is not None:
+            led = read_prior(*find_prior(folder, prior))
+        return cls(*led, parts["decoder"], parts["movq"], found.scheduler("decoder"), words, found.name, found.digest)
 
     def cut(self, text: str) -> str:
         """The longer tail, of the prior's reading or the decoder's."""
@@ -251,7 +254,7 @@ def from_folder(folder: Path, prior: str | Path | None = None) -> Kandinsky:
     if kind not in KINDS:
         raise UnclipError(f"{str(folder)!r} is of {kind!r}, which is not read; read are {', '.join(KINDS)}")
     place, prefix = find_prior(folder, prior, kind)
-    tokenizer, clip, net = saved_prior(place)[:3] if hub.system(place) else read_prior(place, prefix)
+    tokenizer, clip, net = read_prior(place, prefix)
     decoder, movq, scheduler = read_decoder(folder)
     words = read_words(folder) if decoder.config.text else None
     spaces = {str(place): net.config.embed, str(folder): decoder.config.embed}
@@ -282,7 +285,7 @@ def from_native(folder: Path, dtype: torch.dtype = torch.float32) -> Kandinsky:
                                      + ["text_encoder"]))  # fmt: skip
 
 
-def find_prior(folder: Path, prior: str | Path | None, kind: str) -> tuple[Path, str]:
+def find_prior(folder: Path, prior: str | Path | None, kind: str = "") -> tuple[Path, str]:
     """Where the prior's parts are, and what their names begin with."""
     if prior is None and (folder / "prior_prior").is_dir():
         return folder, "prior_"
@@ -299,6 +302,10 @@ def find_prior(folder: Path, prior: str | Path | None, kind: str) -> tuple[Path,
 
 
 def read_prior(folder: Path, prefix: str, dtype: torch.dtype = torch.float32) -> tuple[Tokenizer, CLIP, Prior]:
+    """Out of a folder of diffusers', or of ours."""
+    if hub.system(folder):
+        return saved_prior(folder)[:3]
+
     def part(name: str) -> Path:
         return existing(folder / f"{prefix}{name}")
 
