@@ -77,7 +77,7 @@ class Stored:
         from unclip import published
 
         folder = published.locate(source, revision, local_files_only)
-        read, apart = published.reader(folder) or published.Reader(cls.from_saved)
+        read, apart, _ = published.reader(folder) or published.Reader(cls.from_saved)
         if prior is not None and not apart:
             raise UnclipError(f"{str(source)!r} holds the prior that it needs, or needs none; leave out prior")
         place, given = pick_device(device), () if prior is None else (prior,)
