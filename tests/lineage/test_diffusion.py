@@ -12,7 +12,7 @@ from unclip.diffusion.guidance import Guide, classified
 from unclip.diffusion.process import Process
 from unclip.lineage.adm import ADMSystem, Classifier, ClassifierConfig, NoisedConfig
 from unclip.lineage.ddpm import DDPMSystem, Diffusion, DiffusionConfig, ImprovedSystem
-from unclip.lineage.glide import GLIDE, GLIDEConfig, GLIDESystem, NoisedCLIP, NoisedCLIPConfig, holes
+from unclip.lineage.glide import GLIDE, PROCESS, GLIDEConfig, GLIDESystem, NoisedCLIP, NoisedCLIPConfig, holes
 from unclip.lineage.palette import shrink
 from unclip.lineage.pyramid import PyramidConfig
 from unclip.lineage.reader import reader
@@ -66,6 +66,16 @@ def test_holes_are_boxes_of_many_sizes():
     inside = 1 - where[:, 0]
     assert torch.equal(inside, inside.amax(2, keepdim=True) * inside.amax(1, keepdim=True))
     assert inside.mean((1, 2)).min() < 0.02 and inside.mean((1, 2)).max() > 0.5
+
+
+def test_glides_variance_stays_within_its_range():
+    """A young network of x0 learns one far beyond beta, to cover its own error; a walk with that ends in blots."""
+
+    def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), torch.full_like(x, 25.0)], dim=1)
+
+    frac = PROCESS.denoiser(net)(torch.randn(2, 3, 4, 4), PROCESS.levels()[500]).frac
+    assert torch.equal(frac, torch.ones(2, 3, 4, 4))
 
 
 @pytest.mark.slow

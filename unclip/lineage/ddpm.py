@@ -29,7 +29,7 @@ class DiffusionConfig:
     size: int = 32
     importance: bool = False  # draw levels in proportion to √E[L²] (iDDPM, eq. 18)
     unet: UNetConfig = field(
-        default_factory=lambda: UNetConfig(channels=(64, 96, 128), depth=1, attention=(2,), patch=2, scale_shift=False)
+        default_factory=lambda: UNetConfig(channels=(16, 32, 64), depth=1, attention=(2,), scale_shift=False)
     )
     diffusion: Process = field(default_factory=lambda: Process("linear", predicts="eps"))
 

@@ -24,7 +24,7 @@ from unclip.models.noised_clip import NoisedImageConfig, NoisedImageEncoder
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 
-PROCESS = Process(predicts="x0", variance="learned", cap=4.0)
+PROCESS = Process(predicts="x0", variance="learned", cap=4.0, floor=0.0005)
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class GLIDEConfig:
     drop: float = 0.2  # how often the caption is left out (section 2.3)
     known: float = 0.25  # how often a part of the picture is told (section 2.4, "image inpainting")
     decoder: DecoderConfig = field(default_factory=lambda: DecoderConfig(
-        context=24, image_tokens=1, text=TransformerConfig(160, 2, 5),
-        unet=UNetConfig(7, 6, (64, 96, 128), 1, (1, 2), 32, context=160, patch=4), diffusion=PROCESS,
+        context=24, image_tokens=1, text=TransformerConfig(96, 1, 3),
+        unet=UNetConfig(7, 6, (48, 64, 96), 1, (1, 2), 16, context=96, patch=4), diffusion=PROCESS,
     ))  # fmt: skip
 
     @property
