@@ -204,7 +204,7 @@ def test_what_comes_back(tiny):
                              "upsampler_1024_steps": 4, "fast": 0, "tile": None, "negative_prompt": "blue",
                              "spacing": "even",
                              "guidance_z": None, "guidance_start": 0.0, "guidance_stop": 1.0, "guidance_rescale": 0.0,
-                             "clip_guidance": 0.0, "noise_level": 0, "threshold": None,
+                             "clip_guidance": 0.0, "noise_level": 0, "threshold": None, "hint": None,
                              "prior": "diffusion", "prior_sampler": "ddim",
                              "temperature": 1.0, "top_p": 1.0} | FEW  # fmt: skip
 

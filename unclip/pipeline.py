@@ -255,7 +255,7 @@ class UnCLIP(Stored):
 
     def idle(self) -> dict[str, str]:
         """The settings that these weights have no use for, and why."""
-        found = {"clip_guidance": "they hold no noised CLIP"}
+        found = {"clip_guidance": "they hold no noised CLIP", "hint": "their decoder is led by no picture"}
         if self.prior is None and self.prior_ar is None:
             found |= dict.fromkeys(("prior_steps", "prior_guidance", "prior_sampler", "best_of"), "they have no prior")
         if self.prior_ar is None:

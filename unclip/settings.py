@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ class Settings:
     prior: str = "diffusion"  # none decodes z_t as if it were z_i
     prior_sampler: str = "ddim"  # of the diffusion prior: it measured best (docs/training.md)
     noise_level: int = 0  # of z_i before a decoder that was trained for it sees it: Stable unCLIP's
+    hint: str | None = None  # file of a picture that leads the decoder, where it was trained for one: Kandinsky's depth
     temperature: float = 1.0  # of the autoregressive prior, as top_p
     top_p: float = 1.0
 
@@ -125,6 +127,7 @@ class Request:
         n, generator = given.pop("num_images_per_prompt", n), given.pop("generator", None)
         if after := given.pop("callback_on_step_end", None):
             callback = callback or (lambda p: after(None, p.step - 1, p.steps - p.step, {"latents": p.estimate}))
+        given |= {"hint": os.fspath(given["hint"])} if isinstance(given.get("hint"), os.PathLike) else {}
         known = [f.name for f in fields(Settings)]
         for name in given:
             if name not in known:

@@ -1,11 +1,13 @@
 """Kandinsky 2.1 and 2.2 of tiny random networks. The slow tests compare its pictures with those of diffusers."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tokenizers
 import torch
+from PIL import Image
 
 from unclip.errors import UnclipError
 from unclip.models.clip import CLIPConfig
@@ -43,7 +45,7 @@ def make() -> Any:
                         reach=10.0)  # fmt: skip
         told = {"text": 24, "pooled": EMBED} if reads else {"text": 0, "pooled": 0, "normed": ("z_emb", "z_tokens")}
         decoder = replace(kandinsky.DECODER, size=8, embed=EMBED, unet=replace(UNET, layout=layout), **told,
-                          diffusion=replace(kandinsky.LATENT, betas=scheduler.betas))  # fmt: skip
+                          hint=layout == 4, diffusion=replace(kandinsky.LATENT, betas=scheduler.betas))  # fmt: skip
         words = None
         if reads:
             pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("fox", -3.0), ("a", -9.0)]
@@ -59,11 +61,36 @@ def make() -> Any:
     return build
 
 
+@pytest.fixture
+def depth(tmp_path) -> Path:
+    path = tmp_path / "depth.png"
+    Image.radial_gradient("L").save(path)
+    return path
+
+
+def test_a_decoder_led_by_depth(make, depth):
+    led, few = make(False, DDPM, 4), {"steps": 2, "prior_steps": 2, "progress": False}
+    turned = depth.with_name("turned.png")
+    Image.linear_gradient("L").save(turned)
+    drawn = [led.generate("a fox", hint=path, **few) for path in (depth, turned)]
+    assert drawn[0].images[0] != drawn[1].images[0]
+    assert drawn[0].params["hint"] == str(depth)
+    assert led.variations(depth, n=1, hint=str(depth), steps=3, progress=False).images[0].size == (64, 64)
+    with pytest.raises(UnclipError, match="is led by a picture of depths; name its file as hint"):
+        led.generate("a fox", **few)
+    with pytest.raises(UnclipError, match="cannot read 'none.png'"):
+        led.generate("a fox", hint="none.png", **few)
+    with pytest.raises(UnclipError, match="hint does nothing .* their decoder is led by no picture; leave it out"):
+        make(False, DDPM).generate("a fox", hint=depth, **few)
+
+
 @pytest.mark.parametrize(
-    ("reads", "scheduler", "layout"), [(True, DDIM, 0), (False, DDPM, 0), (False, DDPM, 5)], ids=["2.1", "2.2", "fills"]
-)
-def test_saved_in_a_folder_of_ours(make, reads, scheduler, layout, kept):
-    again = kept(make(reads, scheduler, layout), lambda s: s.generate("a fox", steps=3, prior_steps=2, progress=False))
+    ("reads", "scheduler", "layout"), [(True, DDIM, 0), (False, DDPM, 0), (False, DDPM, 5), (False, DDPM, 4)],
+    ids=["2.1", "2.2", "fills", "led"],
+)  # fmt: skip
+def test_saved_in_a_folder_of_ours(make, depth, reads, scheduler, layout, kept):
+    few = {"steps": 3, "prior_steps": 2, "progress": False} | ({"hint": depth} if layout == 4 else {})
+    again = kept(make(reads, scheduler, layout), lambda s: s.generate("a fox", **few))
     assert again.schedulers == {"decoder": scheduler}
 
 

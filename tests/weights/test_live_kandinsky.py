@@ -6,6 +6,7 @@ import shutil
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -166,6 +167,29 @@ def test_kandinsky_2_1_draws_the_same(kandinsky_21, replay, tmp_path):
     assert abs(drawn - theirs).max() < 1e-4
     assert theirs.std() > 0.05 and ((theirs > 0) & (theirs < 1)).mean() > 0.5
     assert system.cut("a red fox " * 40).startswith("a red fox a") and not system.cut("a red fox")
+
+
+@torch.inference_mode()
+def test_the_decoder_led_by_depth_draws_the_same(d, t, clip_tokenizer, replay, tmp_path):
+    first = prior(d, t, clip_tokenizer, "KandinskyV22PriorPipeline")
+    net = unet(d, 4, **IMAGE | {"addition_embed_type": "image_hint"})
+    for p in net.add_embedding.input_hint_block.parameters():
+        p.data *= 2  # or a picture fades away on its way through eight random layers
+    pipe = d.KandinskyV22ControlnetPipeline(unet=net, scheduler=d.DDPMScheduler(**DDPM), movq=movq(d, 0.3))
+    pipe.set_progress_bar_config(disable=True)
+    first.save_pretrained(tmp_path / "prior")
+    pipe.save_pretrained(tmp_path / "decoder")
+    g, system = torch.Generator().manual_seed(3), UnCLIP.from_pretrained(tmp_path)
+    depth = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+    depth.save(tmp_path / "depth.png")
+    depth.transpose(Image.Transpose.ROTATE_90).crop((0, 0, 64, 40)).resize((64, 64)).save(tmp_path / "other.png")
+    z_i, null = first("a red fox", generator=g).to_tuple()
+    hint = torch.from_numpy(np.array(depth)).permute(2, 0, 1)[None] / 255
+    theirs = pipe(z_i, null, hint, height=64, width=64, num_inference_steps=10, generator=g, output_type="np").images
+    own, drawn = ours_drawn(system, replay(3), hint=str(tmp_path / "depth.png"), steps=10)
+    assert (own - z_i).abs().max() < 1e-4
+    assert abs(drawn - theirs).max() < 1e-4
+    assert abs(ours_drawn(system, replay(3), hint=str(tmp_path / "other.png"), steps=10)[1] - drawn).max() > 1e-3
 
 
 @torch.inference_mode()

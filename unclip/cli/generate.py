@@ -41,6 +41,7 @@ SETTINGS = {
     "prior": (str, "NAME", f"{', '.join(CHOICES['prior'])}; none decodes the caption's own embedding"),
     "prior_sampler": (str, "NAME", f"of the diffusion prior: {', '.join(CHOICES['prior_sampler'])}"),
     "noise_level": (int, "N", "noise on z_i, 0 to 999, for the caption to count more (Stable unCLIP)"),
+    "hint": (str, "FILE", "a picture of depths that leads the decoder (Kandinsky 2.2 with ControlNet)"),
     "temperature": (float, "X", "of the autoregressive prior: below 1 the likelier"),
     "top_p": (float, "X", "the autoregressive prior draws from the likeliest that make up so much"),
 }

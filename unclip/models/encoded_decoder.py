@@ -1,6 +1,7 @@
 """A decoder whose caption was encoded elsewhere: Karlo's, read by CLIP; Kandinsky's, read by XLM-R or not at all."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -24,8 +25,17 @@ class EncodedDecoderConfig:
     image_tokens: int = 4  # context tokens made of z_i
     normed: tuple[Part, ...] = ("text",)  # which maps end in a layer normalisation
     null: bool = True  # an absent z_i is learned; else the pipeline gives one
+    hint: bool = False  # what is joined to x is made of a picture eight times as large (ControlNet)
     unet: UNetConfig = field(default_factory=UNetConfig)
     diffusion: Process = field(default_factory=lambda: Process(variance="learned"))
+
+
+def led(channels: int) -> list[nn.Module]:
+    """Layers from a picture [B, 3, 8 h, 8 w] in [0, 1] to a map [B, channels, h, w], as ControlNet begins (Zhang et al.
+    2302.05543, section 3.2)."""
+    widths, halved = (3, 16, 16, 32, 32, 96, 96, 256, channels), (2, 4, 6)
+    convs = [nn.Conv2d(a, b, 3, 1 + (i in halved), 1) for i, (a, b) in enumerate(pairwise(widths))]
+    return [layer for conv in convs for layer in (conv, nn.SiLU())][:-1]
 
 
 class EncodedDecoder(nn.Module):
@@ -39,6 +49,7 @@ class EncodedDecoder(nn.Module):
         self.text_emb = self.map("text_emb", c.pooled, emb) if c.pooled else None
         self.text = self.map("text", c.text, width) if c.text else None
         self.null_z = nn.Parameter(torch.randn(c.embed) * 0.02) if c.null else None
+        self.hint = nn.Sequential(*led(c.unet.layout)) if c.hint else None
         self.unet = UNet(c.unet)
 
     def map(self, part: Part, cin: int, cout: int) -> nn.Sequential:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip import edit
+from unclip import edit, pictures
 from unclip.diffusion.denoiser import Denoise, Estimate
 from unclip.diffusion.draw import Draw
 from unclip.diffusion.guidance import Threshold
@@ -62,7 +62,8 @@ DEFAULTS: dict[str, Any] = {"steps": 100, "guidance": 4.0, "prior_steps": 25, "p
                             "prior_sampler": "ddpm"}  # fmt: skip
 PRIOR_APART = True
 KINDS = tuple(f"Kandinsky{version}{form}Pipeline" for version in ("", "V22")
-              for form in ("", "Combined", "Img2Img", "Img2ImgCombined", "Inpaint", "InpaintCombined"))  # fmt: skip
+              for form in ("", "Combined", "Img2Img", "Img2ImgCombined", "Inpaint", "InpaintCombined", "Controlnet",
+                           "ControlnetImg2Img"))  # fmt: skip
 PRIORS = {"2.1": "kandinsky-community/kandinsky-2-1-prior", "2.2": "kandinsky-community/kandinsky-2-2-prior"}
 
 
@@ -99,8 +100,22 @@ class Kandinsky(Karlo):
         self, z_i: Tensor, prompt: str | Sequence[str], negative: str, s: Settings, blind: bool = False
     ) -> tuple[Denoise, Condition]:
         denoise, given = super().guided(z_i, prompt, negative, s, blind)
-        nothing = torch.zeros(len(given.emb), self.decoder.config.unet.layout, *self.shape(s)[1:], device=self.device)
-        return denoise, given._replace(layout=nothing) if nothing.numel() else given
+        if not self.decoder.config.unet.layout:
+            return denoise, given
+        return denoise, given._replace(layout=self.layout(s).expand(len(given.emb), -1, -1, -1))
+
+    def layout(self, s: Settings) -> Tensor:
+        """What is joined to x, [1, C, h, w]: what the decoder makes of the picture that leads it; or that nothing is
+        known of the picture to fill in."""
+        if self.decoder.hint is None:
+            return torch.zeros(1, self.decoder.config.unet.layout, *self.shape(s)[1:], device=self.device)
+        assert s.hint is not None, "the request is not fitted"
+        side = self.factor * self.shape(s)[1]
+        x = pictures.to_tensor(pictures.square(pictures.flat(pictures.read(s.hint)), side, "black"))
+        return self.decoder.hint((x.to(self.device) + 1) / 2)
+
+    def idle(self) -> dict[str, str]:
+        return {name: why for name, why in super().idle().items() if name != "hint" or not self.decoder.config.hint}
 
     def condition(self, net: Any, z_i: Tensor, texts: Sequence[str], no_z_i: Tensor) -> Condition:
         """What the decoder is told: z_i [B, D], that of the text where `no_z_i` [B] is true, and B captions."""
@@ -135,7 +150,7 @@ class Kandinsky(Karlo):
                 **options: Any) -> Generated:  # fmt: skip
         """As `edit.fill_in`. A decoder tuned to inpaint does it as it was published, each level once: what is known is
         joined to x by channel, and put back after each step, noised to its level."""
-        if not self.decoder.config.unet.layout:
+        if not self.decoder.config.unet.layout or self.decoder.config.hint:
             return edit.fill_in(self, image, new, prompt, n, seed, rounds, **options)
         session = Session(self, [prompt] * n, seed, **dict[str, Any](guidance=self.defaults["guidance"]) | options)
         x0, known = (v.to(self.device) for v in kept(image, new, session.side))
@@ -179,6 +194,10 @@ class Kandinsky(Karlo):
         size, grain = request.settings.size or self.sizes[0], self.factor * self.decoder.config.unet.grain
         if size % grain or size > 2048:
             raise UnclipError(f"size is {size}; these weights draw multiples of {grain} pixels, up to 2048")
+        if self.decoder.config.hint:
+            if request.settings.hint is None:
+                raise UnclipError(f"the decoder of {self.name!r} is led by a picture of depths; name its file as hint")
+            pictures.read(request.settings.hint)  # says now what would fail once half is drawn
         fitted = super().fit(replace(request, settings=replace(request.settings, size=self.sizes[0])))
         return replace(fitted, settings=replace(fitted.settings, size=size))
 

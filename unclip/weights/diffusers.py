@@ -86,6 +86,10 @@ def karlo_names(c: EncodedDecoderConfig) -> Names:
     return names
 
 
+DECODER_22 = replace(kandinsky.DECODER, embed=1280, pooled=0, text=0, image_tokens=32, normed=("z_emb", "z_tokens"))
+DEPTH_22 = replace(DECODER_22, hint=True, unet=replace(DECODER_22.unet, layout=4))
+
+
 def kandinsky_config(found: Schema) -> EncodedDecoderConfig:
     """Of 2.1 with a caption's tokens, or of 2.2 with none."""
     plain = diffusers_unet.config(found, "", said(found))
@@ -95,8 +99,8 @@ def kandinsky_config(found: Schema) -> EncodedDecoderConfig:
     embed, tokens = found.size(image, 1), found.size(image) // max(1, unet.context or 1)
     size = said(found).get("sample_size", 64)
     if not read:
-        return replace(kandinsky.DECODER, size=size, channels=channels, embed=embed, pooled=0, text=0,
-                       image_tokens=tokens, normed=("z_emb", "z_tokens"), unet=unet)  # fmt: skip
+        hint = found.holds("add_embedding.input_hint_block.{rest}")
+        return replace(DECODER_22, size=size, channels=channels, embed=embed, image_tokens=tokens, hint=hint, unet=unet)
     return replace(kandinsky.DECODER, size=size, channels=channels, embed=embed, image_tokens=tokens, unet=unet,
                    pooled=found.size("add_embedding.text_proj.weight", 1),
                    text=found.size("encoder_hid_proj.text_proj.weight", 1))  # fmt: skip
@@ -113,6 +117,8 @@ def kandinsky_names(c: EncodedDecoderConfig) -> Names:
                  "z_tokens.0": "encoder_hid_proj.image_embeds", "z_tokens.2": "encoder_hid_proj.norm"}  # fmt: skip
     for a, b in pairs.items():
         names |= both(a, b)
+    for i in range(0, 15, 2):
+        names |= both(f"hint.{i}", f"add_embedding.input_hint_block.{i}")
     return names
 
 
@@ -134,7 +140,7 @@ PRIOR = Family(
     "unCLIP prior of diffusers", "prior",
     ("prd_embedding", "proj_to_clip_embeddings.weight", "clip_mean", "transformer_blocks.{i}.attn1.to_q.weight"),
     prior_config, Prior, prior_names, unused=("causal_attention_mask",),
-    published={"1B": PUBLISHED_PRIOR},
+    published={"1B": PUBLISHED_PRIOR, "of Kandinsky 2.2": replace(PUBLISHED_PRIOR, embed=1280, text=1280, reach=10.0)},
 )  # fmt: skip
 KARLO_DECODER = Family(
     "Karlo decoder of diffusers", "decoder", ("decoder.conv_in.weight", "text_proj.embedding_proj.weight"),
@@ -148,5 +154,6 @@ KANDINSKY = Family(
     "Kandinsky decoder of diffusers", "decoder",
     ("encoder_hid_proj.image_embeds.weight", "add_embedding.image_proj.weight", "conv_in.weight"),
     kandinsky_config, EncodedDecoder, kandinsky_names, licence="Apache-2.0",
-    published={"2.1": kandinsky.DECODER, "2.1 inpainting": kandinsky.INPAINT},
+    published={"2.1": kandinsky.DECODER, "2.1 inpainting": kandinsky.INPAINT, "2.2": DECODER_22, "2.2 led by depth":
+               DEPTH_22, "2.2 inpainting": replace(DECODER_22, unet=replace(DECODER_22.unet, layout=5))},
 )  # fmt: skip

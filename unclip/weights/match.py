@@ -152,10 +152,17 @@ def recognise(found: Schema, families: Sequence[Family], name: str, only: str | 
         shown = ", ".join(map(repr, list(found)[:3])) or "none"
         raise UnclipError(f"{name!r} is of no family that is known here; its {len(found)} keys begin with {shown}")
     best: tuple[tuple[bool, int], str] | None = None
+    fit: Match | None = None
     for family in likely:
+        if fit and family.signs != fit.family.signs:
+            continue
         m, lines = examine(found, family)
         if m is not None and not lines:
-            return m
+            if m.member:
+                return m
+            fit = fit or m  # unless it is a published one of a family that looks alike
+        if fit:
+            continue
         title = m.title if m else family.name
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         rank = (m is None, len(lines))
@@ -163,6 +170,8 @@ def recognise(found: Schema, families: Sequence[Family], name: str, only: str | 
             best = rank, f"{name!r} looks like {title}, but {lines[0]}{more}; fetch it again"
         if m is not None and m.member and len(lines) == 1:
             break  # a published model but for one key is no unpublished one of another family
+    if fit:
+        return fit
     assert best is not None
     raise UnclipError(best[1])
 

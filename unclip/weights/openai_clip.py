@@ -92,8 +92,8 @@ def vit(embed: int, size: int, patch: int, image: TransformerConfig, text: Trans
     return CLIPConfig(embed, size, patch, image, text, 49408, 77, 49407, True, None, MEAN, STD)
 
 
-def resnet(embed: int, size: int, width: int, depth: tuple[int, ...], text: int) -> CLIPConfig:
-    return CLIPConfig(embed, size, 32, TransformerConfig(), quick(text), 49408, 77, 49407, False,
+def resnet(embed: int, size: int, width: int, depth: tuple[int, ...], text: TransformerConfig) -> CLIPConfig:
+    return CLIPConfig(embed, size, 32, TransformerConfig(), text, 49408, 77, 49407, False,
                       ResNetConfig(width, depth, width // 2), MEAN, STD)  # fmt: skip
 
 
@@ -106,11 +106,11 @@ OPENAI = {
     "ViT-B/16": vit(512, 224, 16, quick(768), quick(512)),
     "ViT-L/14": vit(768, 224, 14, quick(1024, 24), quick(768)),
     "ViT-L/14@336px": vit(768, 336, 14, quick(1024, 24), quick(768)),
-    "RN50": resnet(1024, 224, 64, (3, 4, 6, 3), 512),
-    "RN101": resnet(512, 224, 64, (3, 4, 23, 3), 512),
-    "RN50x4": resnet(640, 288, 80, (4, 6, 10, 6), 640),
-    "RN50x16": resnet(768, 384, 96, (6, 8, 18, 8), 768),
-    "RN50x64": resnet(1024, 448, 128, (3, 15, 36, 10), 1024),
+    "RN50": resnet(1024, 224, 64, (3, 4, 6, 3), quick(512)),
+    "RN101": resnet(512, 224, 64, (3, 4, 23, 3), quick(512)),
+    "RN50x4": resnet(640, 288, 80, (4, 6, 10, 6), quick(640)),
+    "RN50x16": resnet(768, 384, 96, (6, 8, 18, 8), quick(768)),
+    "RN50x64": resnet(1024, 448, 128, (3, 15, 36, 10), quick(1024)),
 }
 # Widths whose heads are not 64 wide: ViT-g, ViT-H and ViT-bigG.
 HEADS = {1408: 16, 1280: 16, 1664: 16}
@@ -119,12 +119,16 @@ OPEN = {
     "ViT-B/32": vit(512, 224, 32, gelu(768, 12, 12), gelu(512, 12, 8)),
     "ViT-B/32@256px": vit(512, 256, 32, gelu(768, 12, 12), gelu(512, 12, 8)),
     "ViT-B/16": vit(512, 224, 16, gelu(768, 12, 12), gelu(512, 12, 8)),
+    "ViT-B/16+@240px": vit(640, 240, 16, gelu(896, 12, 14), gelu(640, 12, 10)),
     "ViT-L/14": vit(768, 224, 14, gelu(1024, 24, 16), gelu(768, 12, 12)),
     "ViT-L/14@336px": vit(768, 336, 14, gelu(1024, 24, 16), gelu(768, 12, 12)),
     "ViT-H/14": vit(1024, 224, 14, gelu(1280, 32, 16), gelu(1024, 24, 16)),
+    "ViT-H/14@378px": vit(1024, 378, 14, gelu(1280, 32, 16), gelu(1024, 24, 16)),
     "ViT-H/16": vit(1024, 224, 16, gelu(1280, 32, 16), gelu(1024, 24, 16)),
     "ViT-g/14": vit(1024, 224, 14, gelu(1408, 40, 16, mlp=6144), gelu(1024, 24, 16)),
     "ViT-bigG/14": vit(1280, 224, 14, gelu(1664, 48, 16, mlp=8192), gelu(1280, 32, 20)),
+    "RN50": resnet(1024, 224, 64, (3, 4, 6, 3), gelu(512, 12, 8)),
+    "RN101": resnet(512, 224, 64, (3, 4, 23, 3), gelu(512, 12, 8)),
 }
 SIGNS = ("text_projection", "token_embedding.weight", "visual.conv1.weight", "ln_final.weight",
          "transformer.resblocks.{i}.attn.in_proj_weight")  # fmt: skip
@@ -136,7 +140,11 @@ OPENAI_CLIP = Family(
 
 
 def open_config(found: Schema) -> CLIPConfig:
-    return config(found, HEADS, "gelu")
+    """Its open_clip_config.json, where there is one, says whether the activation is that of OpenAI's."""
+    said = found.about.get("config")
+    model = said.get("model_cfg") if isinstance(said, dict) else None
+    quick = isinstance(model, dict) and model.get("quick_gelu") is True
+    return config(found, HEADS, "quick_gelu" if quick else "gelu")
 
 
 OPEN_CLIP = Family("open_clip", "clip", SIGNS, open_config, CLIP, names, published=OPEN, licence="MIT, mostly")
