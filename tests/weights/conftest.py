@@ -1,17 +1,21 @@
 """Public checkpoints without their weights: full-size schemas, and small ones filled by a recipe."""
 
+import importlib.machinery
 import json
 import lzma
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from unclip.models.tokenizer import Tokenizer
 from unclip.weights.family import Schema, Spec
@@ -19,6 +23,19 @@ from unclip.weights.load import fill
 from unclip.weights.match import Match
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture
+def torchvision(monkeypatch) -> Iterator[None]:
+    for name in ("", ".transforms", ".transforms.functional", ".ops", ".ops.misc"):
+        fake = MagicMock()
+        fake.__spec__, fake.__path__ = importlib.machinery.ModuleSpec(f"torchvision{name}", None), []
+        fake.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (nn.Module,), {})
+        monkeypatch.setitem(sys.modules, f"torchvision{name}", fake)
+    monkeypatch.setitem(sys.modules, "transformers", None)  # it would remember what it found here
+    yield
+    for name in [name for name in sys.modules if name.startswith("open_clip")]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

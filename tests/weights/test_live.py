@@ -8,10 +8,8 @@ import importlib.machinery
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -51,19 +49,6 @@ def alone(package: str, module: str) -> ModuleType:
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
-
-
-@pytest.fixture
-def torchvision(monkeypatch) -> Iterator[None]:
-    for name in ("", ".transforms", ".transforms.functional", ".ops", ".ops.misc"):
-        fake = MagicMock()
-        fake.__spec__, fake.__path__ = importlib.machinery.ModuleSpec(f"torchvision{name}", None), []
-        fake.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (nn.Module,), {})
-        monkeypatch.setitem(sys.modules, f"torchvision{name}", fake)
-    monkeypatch.setitem(sys.modules, "transformers", None)  # it would remember what it found here
-    yield
-    for name in [name for name in sys.modules if name.startswith("open_clip")]:
-        del sys.modules[name]
 
 
 def pictures(side: int) -> Tensor:

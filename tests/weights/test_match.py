@@ -127,6 +127,15 @@ def test_any_change_is_found_and_named(schema, prepared_once, name):
             assert named(name, key, changed), (key, changed.get(key))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_published_member_is_known_by_its_shapes(family):
+    for name, config in family.published.items():
+        wanted = prepare(family, config).wanted
+        m = recognise(Schema(wanted), FAMILIES, name, family.name)
+        assert m.member == name or prepare(family, family.published[m.member]).wanted == wanted
+
+
 def test_what_is_of_no_family():
     with pytest.raises(UnclipError, match=r"'x' is of no family that is known here; its 1 keys begin with 'a.weight'"):
         recognise(Schema({"a.weight": Spec((2, 2), "float32")}), FAMILIES, "x")

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from unclip.diffusion.process import Process
+from unclip.errors import UnclipError
 from unclip.models.encoded_decoder import EncodedDecoder, EncodedDecoderConfig
 from unclip.models.prior import Prior, PriorConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.nn.transformer import TransformerConfig
+from unclip.nn.unet import UNet, UNetConfig
 from unclip.weights import diffusers_unet, kandinsky, karlo
 from unclip.weights.adm_unet import both
 from unclip.weights.family import Family, From, Names, Schema, joined, same
@@ -136,11 +138,22 @@ def upsampler_names(c: UpsamplerConfig) -> Names:
             | diffusers_unet.unet(c.unet, "last.", "super_res_last."))  # fmt: skip
 
 
+def half_config(found: Schema) -> UNetConfig:
+    c = diffusers_unet.config(found)
+    if c.attention:
+        raise UnclipError("it has attention, which no half of Karlo's upsampler has")
+    return c
+
+
+def half_names(c: UNetConfig) -> Names:
+    return diffusers_unet.unet(c, "")
+
+
 PRIOR = Family(
     "unCLIP prior of diffusers", "prior",
     ("prd_embedding", "proj_to_clip_embeddings.weight", "clip_mean", "transformer_blocks.{i}.attn1.to_q.weight"),
     prior_config, Prior, prior_names, unused=("causal_attention_mask",),
-    published={"1B": PUBLISHED_PRIOR, "of Kandinsky 2.2": replace(PUBLISHED_PRIOR, embed=1280, text=1280, reach=10.0)},
+    published={"1B": PUBLISHED_PRIOR, "of Kandinsky 2.2": replace(PUBLISHED_PRIOR, embed=1280, text=1280)},
 )  # fmt: skip
 KARLO_DECODER = Family(
     "Karlo decoder of diffusers", "decoder", ("decoder.conv_in.weight", "text_proj.embedding_proj.weight"),
@@ -149,6 +162,11 @@ KARLO_DECODER = Family(
 KARLO_UPSAMPLER = Family(
     "Karlo upsampler of diffusers", "upsampler", ("super_res_first.conv_in.weight", "super_res_last.conv_in.weight"),
     upsampler_config, Upsampler, upsampler_names, published={"v1 alpha": PUBLISHED_UPSAMPLER}, licence=karlo.LICENCE,
+)  # fmt: skip
+KARLO_HALF = Family(  # as it lies in a folder of its own
+    "Karlo upsampler of diffusers, one half", "upsampler",
+    ("conv_in.weight", "time_embedding.linear_1.weight", "down_blocks.{i}.downsamplers.0.conv1.weight"),
+    half_config, UNet, half_names, published={"v1 alpha": PUBLISHED_UPSAMPLER.unet}, licence=karlo.LICENCE,
 )  # fmt: skip
 KANDINSKY = Family(
     "Kandinsky decoder of diffusers", "decoder",
