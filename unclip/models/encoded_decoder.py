@@ -1,5 +1,6 @@
 """A decoder whose caption was encoded elsewhere: Karlo's, read by CLIP; Kandinsky's, read by XLM-R or not at all."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -30,7 +31,7 @@ class EncodedDecoderConfig:
     diffusion: Process = field(default_factory=lambda: Process(variance="learned"))
 
 
-def led(channels: int) -> list[nn.Module]:
+def led(channels: int) -> Sequence[nn.Module]:
     """Layers from a picture [B, 3, 8 h, 8 w] in [0, 1] to a map [B, channels, h, w], as ControlNet begins (Zhang et al.
     2302.05543, section 3.2)."""
     widths, halved = (3, 16, 16, 32, 32, 96, 96, 256, channels), (2, 4, 6)
