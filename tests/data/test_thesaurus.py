@@ -2,6 +2,8 @@
 
 import io
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from unclip.cli.main import main
 from unclip.data import shards, thesaurus
+from unclip.data.images import Corpus
 from unclip.data.wordnet import WordNet
 from unclip.errors import UnclipError
 
@@ -160,3 +163,20 @@ def test_a_disputed_name_goes_to_the_nearest():
     names = {"brown": ["divan"], "cat": ["divan", "kitty"], "sofa": ["divan", "long word"]}
     found = thesaurus.settled(names, {"cat": ["pet"], "sofa": []}, encode, lambda word: 3 if " " in word else 1)
     assert found == {"brown": ["divan"], "cat": ["kitty"], "sofa": ["divan"]}
+
+
+def test_a_share_of_captions_is_said_in_other_words():
+    words = {"en": {"dog": ["cur"], "red": ["scarlet"]}, "near": {"dog": ["dingo", "collie"]}, "zh": {"狗": []}}
+    plain = Corpus(torch.zeros(1, 4, 8, 8, dtype=torch.uint8), [metas()[0]])
+    rows = torch.zeros(400, dtype=torch.long)
+
+    def renamed(share):
+        lines = replace(plain, renamed=share, words=words).view(rows, random.Random(0)).captions
+        return lines, [sum(name in line for line in lines) for name in ("cur", "dingo", "collie")]
+
+    assert renamed(0.0)[0] == plain.view(rows, random.Random(0)).captions
+    assert renamed(0.0)[1] == [0, 0, 0]
+    lines, (cur, dingo, collie) = renamed(1.0)
+    assert 50 < cur < 110 and dingo > 20 and collie > 10  # half of the lines are Chinese, a fifth keep the label
+    assert 150 < sum("狗" in line for line in lines) < 250
+    assert 0.3 < sum(renamed(0.5)[1]) / (cur + dingo + collie) < 0.7

@@ -2,9 +2,9 @@
 
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -76,6 +76,8 @@ class Corpus:
 
     images: Tensor
     meta: list[dict]
+    renamed: float = 0.0  # share of captions that are said in other words
+    words: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)  # these, as `thesaurus.load` gives them
 
     @classmethod
     def load(
@@ -110,7 +112,7 @@ class Corpus:
         return len(self.meta)
 
     def to(self, device: torch.device | str) -> "Corpus":
-        return Corpus(self.images.to(device), self.meta)
+        return replace(self, images=self.images.to(device))
 
     def keys(self, index: Sequence[int]) -> list[str]:
         return [self.meta[i]["key"] for i in index]
@@ -151,10 +153,19 @@ class Corpus:
             if ink:
                 pictures[i, :3] = torch.tensor(captions.COLOURS[ink], dtype=torch.uint8)[:, None, None]
             ground.append(captions.COLOURS[behind or "white"])
-            lines.append(captions.draw(meta, rng, behind, ink))
+            lines.append(self.caption(meta, rng, behind, ink))
             plain.append(not ink and not behind)
         colours = torch.tensor(ground, dtype=torch.float32, device=pictures.device)
         return Batch(rows, compose(pictures, colours), lines, torch.tensor(plain, device=pictures.device))
+
+    def caption(self, meta: dict, rng: random.Random, behind: str | None, ink: str | None) -> str:
+        if not self.renamed or behind or ink or "label" not in meta or rng.random() >= self.renamed:
+            return captions.draw(meta, rng, behind, ink)
+        english, near, chinese = (self.words.get(kind, {}) for kind in ("en", "near", "zh"))
+        several = [names for names in (english.get(meta["label"]), near.get(meta["label"])) if names]
+        names = {**english, meta["label"]: rng.choice(several)} if several else english
+        own = meta.get("label_zh")
+        return captions.paraphrase(meta, names, [own, *chinese.get(meta["label"], ())] if own else [], rng)[0]
 
 
 def jitter(pictures: Tensor, g: torch.Generator, scale: float = 0.15, turn: float = 0.1) -> Tensor:

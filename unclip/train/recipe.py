@@ -1,6 +1,6 @@
 """What a recipe says, and what a stage must do."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from unclip.data import thesaurus
 from unclip.data.images import Batch, Corpus
 from unclip.errors import UnclipError
 from unclip.nn.adapter import adapt, plain
@@ -22,6 +23,7 @@ class DataConfig:
     size: int = 64
     core: bool = True  # only the concepts that several styles drew
     coloured: float = 0.1  # share of pictures on a coloured ground, which the caption names
+    renamed: float = 0.0  # share of captions said in other words, those of `unclip data words`
     crop: int | None = None  # keep in memory only a square of so many pixels of each picture
     limit: int | None = None  # at most so many pictures
 
@@ -71,7 +73,8 @@ class Stage:
 
     def load(self, data: Path) -> Corpus:
         c = self.recipe.data
-        return Corpus.load(data, c.size, "train", c.core, c.limit, c.crop)
+        corpus = Corpus.load(data, c.size, "train", c.core, c.limit, c.crop)
+        return replace(corpus, renamed=c.renamed, words=thesaurus.load(data)) if c.renamed else corpus
 
     @property
     def learner(self) -> nn.Module:
