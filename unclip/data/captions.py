@@ -139,7 +139,12 @@ def paraphrase(
     said, opening = f"{other(ruling) if ruling else ''} {other(label)}".strip(), rng.random()
     if opening < 0.3:
         return f"{said}{tail}", f"{plain}{tail}"
-    said = article(said) if opening < 0.8 else f"{rng.choice(OPENINGS)} {said}"
+    if opening < 0.8:
+        said = article(said)
+    else:
+        begun = rng.choice(OPENINGS)
+        several = begun in MEASURES and said[-1:] not in "sxyh" and rng.random() < 0.5
+        said = f"{begun} {said}{'s' if several else ''}"
     return f"{said}{tail}", f"{article(plain)}{tail}"
 
 
