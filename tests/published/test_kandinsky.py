@@ -76,6 +76,8 @@ def test_a_decoder_led_by_depth(make, depth):
     assert drawn[0].images[0] != drawn[1].images[0]
     assert drawn[0].params["hint"] == str(depth)
     assert led.variations(depth, n=1, hint=str(depth), steps=3, progress=False).images[0].size == (64, 64)
+    with pytest.raises(UnclipError, match="no whole pipeline with a decoder that a picture of depths leads"):
+        led.save_diffusers(depth.parent / "theirs")
     with pytest.raises(UnclipError, match="is led by a picture of depths; name its file as hint"):
         led.generate("a fox", **few)
     with pytest.raises(UnclipError, match="cannot read 'none.png'"):

@@ -188,6 +188,9 @@ def project_config(c: EncodedDecoderConfig) -> dict[str, Any]:
 
 def kandinsky_config(c: EncodedDecoderConfig) -> dict[str, Any]:
     """Of 2.1 or 2.2. Raises UnclipError for sizes that diffusers has settled otherwise."""
+    if c.hint:
+        raise UnclipError("diffusers has no whole pipeline with a decoder that a picture of depths leads; it cannot be "
+                          "written for diffusers")  # fmt: skip
     settled = {"tokens of z_i": (c.image_tokens, 10 if c.text else 32)}
     if c.text:
         settled |= {"numbers of z_i": (c.embed, c.unet.context), "numbers of the caption": (c.pooled, c.unet.context)}
