@@ -102,6 +102,7 @@ def main() -> None:
     path, start, changes = args.results / "ablations.json", hub.locate(args.weights), CHANGES.get(args.stage, {})
     about = {"hardware": hardware(), "weights": f"{args.weights} {hub.digest(start)}", "pictures": args.pictures,
              "common": COMMON.get(args.stage, "")}  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)  # before anything is trained, not after
     results = json.loads(read(str(path)) or "{}")
     before = results.get(args.stage, {})
     rows = before["rows"] if about.items() <= before.items() else {}  # what was measured otherwise is not comparable

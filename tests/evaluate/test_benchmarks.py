@@ -70,6 +70,27 @@ def test_an_ablation_trains_from_nothing_and_measures(script, weights, corpus, s
     assert rows[0] == rows[1] != rows[2]
 
 
+def test_rows_are_kept_and_not_trained_again(script, weights, corpus, tmp_path, monkeypatch, capsys):
+    ablations, trained = script("ablations"), []
+
+    def ablate(stage, settings, *rest):
+        trained.append(settings[-1])
+        return {"views": 1}
+
+    def run(pictures: int) -> list[str]:
+        words = f"clip --data {corpus} --weights {weights} --results {tmp_path / 'new'} --pictures {pictures}"
+        monkeypatch.setattr("sys.argv", ["ablations.py", *words.split(), "--only", "no sketch"])
+        ablations.main()
+        return trained
+
+    monkeypatch.setattr(ablations, "ablate", ablate)
+    monkeypatch.setattr(ablations.Split, "load", lambda *args, **options: None)
+    assert run(64) == ["model.sketch=0"]
+    assert len(run(64)) == 1
+    assert len(run(32)) == 2  # measured on others, the row before is no match
+    assert "| no sketch | model.sketch=0 | 1     |" in capsys.readouterr().out
+
+
 def test_what_the_decoder_is_told_makes_its_error(script, tiny, corpus, monkeypatch):
     ablations, split = script("ablations"), Split.load(corpus, 16, "val", limit=32)
     x0, rows = tensor(split.pictures), ablations.separated(tiny, [split])
