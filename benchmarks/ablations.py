@@ -47,7 +47,7 @@ FITTED = 2048  # pictures that the regression of `of_clip` is fitted to
 QUIET = "train.save_every=100000 train.sample_every=100000"
 COMMON = {
     "decoder": "model.unet.channels=[48,64,96] model.unet.context=96 model.text.width=96 model.text.heads=3 "
-    "model.text.depth=2 train.steps=160 train.batch=32 train.warmup=30 train.ema=0.98",
+    "model.text.depth=2 train.steps=400 train.batch=32 train.warmup=30 train.ema=0.98",
     "prior": "model.transformer.depth=3 train.steps=120 train.warmup=20 train.ema=0.98",
     "clip": "train.steps=80 train.warmup=20 train.ema=0.97",
 }
@@ -67,7 +67,7 @@ CHANGES = {
         "captions left out 0.1": "drop_text=0.1",
         "weight min-SNR 5": "model.diffusion.cap=0 model.diffusion.snr=5",
         "variance small, not learned": "model.diffusion.variance=small model.unet.out_channels=3",
-        "batch 64, half the steps": "train.batch=64 train.steps=80 train.warmup=15",
+        "batch 64, half the steps": "train.batch=64 train.steps=200 train.warmup=15",
         "z_i never left out": "drop_z=0",
     },
     "prior": {
