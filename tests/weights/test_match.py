@@ -127,8 +127,12 @@ def test_any_change_is_found_and_named(schema, prepared_once, name):
             assert named(name, key, changed), (key, changed.get(key))
 
 
+# Their config.json tells heads, activation and patches, which no shape does: the live tests read them with it.
+BY_SHAPES = [f for f in FAMILIES if not f.name.startswith(("Hugging Face", "sentence encoder"))]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", BY_SHAPES, ids=lambda family: family.name)
 def test_every_published_member_is_known_by_its_shapes(family):
     for name, config in family.published.items():
         wanted = prepare(family, config).wanted
