@@ -67,7 +67,7 @@ def test_every_command_line_is_understood(name, line, monkeypatch, capsys):
 def test_every_option_named_in_a_sentence_exists(name, capsys):
     known = set()
     measures = [["evaluate", measure] for measure in ("alignment", "prior", "words")]
-    more = [*measures, ["data", "illustrations"], ["data", "folder"], ["lineage", "sample"],
+    more = [*measures, ["data", "illustrations"], ["data", "folder"], ["data", "words"], ["lineage", "sample"],
             ["lineage", "redraw"]]
     for command in [[c] for c in COMMANDS] + more:
         assert main([*command, "--help"]) == 0
