@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -77,7 +78,7 @@ class Corpus:
     images: Tensor
     meta: list[dict]
     renamed: float = 0.0  # share of captions that are said in other words
-    words: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)  # these, as `thesaurus.load` gives them
+    words: Mapping[str, dict[str, list[str]]] = field(default_factory=dict)  # these, as `thesaurus.load` gives them
 
     @classmethod
     def load(
@@ -163,7 +164,7 @@ class Corpus:
             return captions.draw(meta, rng, behind, ink)
         english, near, chinese = (self.words.get(kind, {}) for kind in ("en", "near", "zh"))
         several = [names for names in (english.get(meta["label"]), near.get(meta["label"])) if names]
-        names = {**english, meta["label"]: rng.choice(several)} if several else english
+        names = ChainMap({meta["label"]: rng.choice(several)}, english) if several else english
         own = meta.get("label_zh")
         return captions.paraphrase(meta, names, [own, *chinese.get(meta["label"], ())] if own else [], rng)[0]
 

@@ -21,7 +21,6 @@ from unclip.data import shards
 from unclip.data.captions import COLOURS
 from unclip.data.names import tidy_zh
 from unclip.data.plan import SPLITS
-from unclip.data.sentences import MINILM, SentenceEncoder
 from unclip.data.sources import NAMES, Package, contents, obtain
 from unclip.data.wordnet import PERSON, SEEN, SHARED, Names, WordNet
 from unclip.errors import UnclipError
@@ -164,6 +163,8 @@ def build(folder: str | Path, given: str | Path | None = None, encoder: bool = T
     taken = {m[name] for some in metas.values() for m in some for name in ("label", "label_zh") if m.get(name)}
     words = gather(metas["train"], taken | COLOURS.keys(), wordnet, chinese)
     if encoder:
+        from unclip.data.sentences import MINILM, SentenceEncoder  # with every reader of weights: not for `load`
+
         sentences = SentenceEncoder.of(obtain(MINILM, folder / "sources", given))
         labels = {m["label"]: m.get("keywords", ()) for m in metas["train"]}
         taught = taken.union(COLOURS, *labels.values(), *words["en"].values())
