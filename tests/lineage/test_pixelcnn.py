@@ -50,16 +50,22 @@ def test_bits_of_an_untrained_guess():
     torch.testing.assert_close(bits, torch.full((2,), math.log2(16) / 3))
 
 
-def test_rows_in_reach_are_enough():
-    """Sampling looks at a window of rows: what it draws is what asking anew for the whole grid would draw."""
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("told", [False, True])
+def test_each_place_alone_is_enough(kernel, told):
+    """Sampling asks the layers for one place at a time: it draws what asking anew for the whole grid would draw."""
     torch.manual_seed(0)
-    net = PixelCNN(PixelCNNConfig(grid=9, codes=5, width=8, depth=2, kernel=3))
+    net = PixelCNN(PixelCNNConfig(grid=8, codes=5, width=8, depth=3, kernel=kernel, given=7 if told else 0))
     torch.nn.init.normal_(net.out[1].weight, std=3)  # choices that hang on what is seen
-    codes, draw = torch.zeros(2, 9, 9, dtype=torch.long), Draw([3, 4], "x")
-    with torch.no_grad():
-        for i in range(81):
-            codes[:, i // 9, i % 9] = choose(net(codes)[:, :, i // 9, i % 9], draw)
-    assert torch.equal(net.sample(Draw([3, 4], "x")), codes)
+    torch.nn.init.normal_(net.place)
+    given = torch.randint(7, (2, 4, 4)) if told else None
+    for known in (0, 3):
+        codes, draw = torch.randint(5, (2, 8, 8)), Draw([3, 4], "x")
+        start = codes.clone()
+        with torch.no_grad():
+            for i in range(8 * known, 64):
+                codes[:, i // 8, i % 8] = choose(net(codes, given)[:, :, i // 8, i % 8], draw)
+        assert torch.equal(net.sample(Draw([3, 4], "x"), given, start=start, known=known), codes)
 
 
 def test_what_is_given_reaches_every_place():

@@ -36,16 +36,28 @@ class Gated(nn.Module):
         self.context = nn.Conv2d(width, 4 * width, 1) if context else None
 
     def forward(self, v: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both stacks [B, width, h, w] for all places at once."""
         k = self.reach
         above = self.vertical(F.pad(v, (k, k, k, 0)))  # a row and those above it …
         passed = F.pad(above, (0, 0, 1, 0))[:, :, :-1]  # … one row down: the row itself has its own stack
-        left = F.pad(h, (k, 0, 0, 0))
-        row = self.horizontal(left[..., :-1] if self.first else left) + self.down(passed)  # the first: without itself
-        if self.context is not None and context is not None:
-            add_v, add_h = self.context(context).chunk(2, dim=1)
-            above, row = above + add_v, row + add_h  # eq. 4
+        row = self.across(F.pad(h, (k, 0, 0, 0))) + self.down(passed)
+        if context is not None:
+            add_v, add_h = self.told(context)
+            above, row = above + add_v, row + add_h
+        return gate(above), self.further(h, row)
+
+    def told(self, context: Tensor) -> tuple[Tensor, ...]:
+        """What a map of every place adds to either stack (eq. 4)."""
+        assert self.context is not None
+        return self.context(context).chunk(2, dim=1)
+
+    def across(self, left: Tensor) -> Tensor:
+        """h, padded on the left → what lies there; the first layer leaves out the place itself."""
+        return self.horizontal(left[..., :-1] if self.first else left)
+
+    def further(self, h: Tensor, row: Tensor) -> Tensor:
         new = self.out(gate(row))
-        return gate(above), new if self.first else h + new
+        return new if self.first else h + new
 
 
 def gate(x: Tensor) -> Tensor:
@@ -76,18 +88,11 @@ class PixelCNN(nn.Module):
 
     def forward(self, codes: Tensor, given: Tensor | None = None) -> Tensor:
         """codes [B, h, w], given [B, h', w'] → logits [B, codes, h, w]; at a place they know only what is before it."""
-        return self.rows(codes, self.told(given), 0)
-
-    def rows(self, codes: Tensor, context: Tensor | None, first: int) -> Tensor:
-        """`forward` for some rows of the grid, of which `first` is the first."""
-        x = self.embed(codes).permute(0, 3, 1, 2)
-        rows = slice(first, first + codes.shape[1])
-        context = context[:, :, rows] if context is not None else None
-        v = x
-        h = x
+        h = v = self.embed(codes).permute(0, 3, 1, 2)
+        context = self.told(given)
         for layer in self.layers:
             v, h = layer(v, h, context)
-        return self.out(h + self.place[:, :, rows])
+        return self.out(h + self.place)
 
     def nll(self, codes: Tensor, given: Tensor | None = None) -> Tensor:
         """−ln p of each code, [B, h, w]."""
@@ -100,20 +105,35 @@ class PixelCNN(nn.Module):
     @torch.no_grad()
     def sample(self, draw: Draw, given: Tensor | None = None, temperature: float = 1.0, start: Tensor | None = None,
                known: int = 0) -> Tensor:  # fmt: skip
-        """Codes [B, h, w], place by place. Only the rows that a place can see are computed.
+        """Codes [B, h, w], place by place. A layer is asked for that place alone: what it says of the rows above is
+        computed once for a row, what lies to the left is kept (Ramachandran et al. 2017, 1704.06001).
 
         start: codes of which the first `known` rows are kept.
         """
-        side, reach = self.config.grid, self.config.depth * (self.config.kernel // 2) + 1
-        device = self.place.device
-        blank = torch.zeros(len(draw.generators), side, side, dtype=torch.long, device=device)
-        codes = blank if start is None else start.clone()
-        context = self.told(given)
-        for y in range(known, side):
-            first = max(0, y - reach)
-            for x in range(side):
-                logits = self.rows(codes[:, first : y + 1], context, first)[:, :, -1, x]
-                codes[:, y, x] = choose(logits, draw, temperature).to(device)
+        side, width, k, n = self.config.grid, self.config.width, self.config.kernel // 2, len(draw.generators)
+        zeros, context = self.place.new_zeros, self.told(given)
+        codes = zeros(n, side, side, dtype=torch.long) if start is None else start.clone()
+        told = [None if context is None else layer.told(context) for layer in self.layers]
+        rows = [zeros(n, width, k + 1, side + 2 * k) for _ in self.layers]  # the last of each layer's v
+        above = [zeros(n, 2 * width, 1, side) for _ in self.layers]
+        for y in range(side):
+            if y >= known:
+                passed = [layer.down(a) if t is None else layer.down(a) + t[1][:, :, y : y + 1]
+                          for layer, a, t in zip(self.layers, above, told, strict=True)]  # fmt: skip
+                lefts = [zeros(n, width, 1, k + side) for _ in self.layers]
+                for x in range(side):
+                    h = zeros(n, width, 1, 1)  # not drawn yet, and the first layer does not look
+                    for layer, left, p in zip(self.layers, lefts, passed, strict=True):
+                        left[..., k + x : k + x + 1] = h
+                        h = layer.further(h, layer.across(left[..., x : x + k + 1]) + p[..., x : x + 1])
+                    logits = self.out(h + self.place[:, :, y : y + 1, x : x + 1]).flatten(1)
+                    codes[:, y, x] = choose(logits, draw, temperature).to(codes.device)
+                    lefts[0][..., 0, k + x] = self.embed(codes[:, y, x])
+            v = self.embed(codes[:, y]).mT[:, :, None]
+            for i, (layer, t) in enumerate(zip(self.layers, told, strict=True)):
+                rows[i] = torch.cat([rows[i][:, :, 1:], F.pad(v, (k, k))], dim=2)
+                above[i] = layer.vertical(rows[i])
+                v = gate(above[i] if t is None else above[i] + t[0][:, :, y : y + 1])
         return codes
 
 
