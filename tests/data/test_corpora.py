@@ -72,8 +72,8 @@ def test_what_a_sample_says(whole):
     assert sample.meta == {
         "key": "noto-waving-hand-dark-skin-tone", "label": "waving hand, dark skin tone", "label_zh": None,
         "keywords": ["hello", "wave"], "style": "noto emoji", "source": "noto", "licence": "Apache-2.0",
-        "concept": "waving-hand", "tone": True, "flag": False, "mono": False, "core": False, "weight": 0.12,
-        "caption": "waving hand, dark skin tone, noto emoji",
+        "concept": "waving-hand", "group": "people-body", "tone": True, "flag": False, "mono": False, "core": False,
+        "weight": 0.12, "caption": "waving hand, dark skin tone, noto emoji",
     }  # fmt: skip
 
 

@@ -88,6 +88,13 @@ def test_country_codes_and_numbers_are_no_keywords(names):
     assert names.find("cat").keywords == ("cat thing", "nice")
 
 
+def test_groups_are_those_of_the_emoji(names):
+    groups = {key: names.find(key).group for key in ("cat", "flag-japan", "waving-hand-dark", "person-bowing")}
+    assert groups == {"cat": "animals-nature", "flag-japan": "flags", "waving-hand-dark": "people-body",
+                      "person-bowing": "people-body"}  # fmt: skip
+    assert names.words("Cat").group == "animals-nature" and names.words("gadget").group == ""
+
+
 def test_words_join_an_emoji_of_the_same_label(names):
     cat = names.words("Cat")
     assert (cat.concept, cat.zh, cat.emoji) == ("cat", "猫", False)

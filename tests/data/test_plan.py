@@ -92,8 +92,8 @@ def test_meta():
     assert describe([Picture("noto-cat", SOURCES[0], name, b"")]) == [
         {
             "label": "cat", "label_zh": "猫", "keywords": ["pet"], "style": "noto emoji", "source": "noto",
-            "licence": "Apache-2.0", "concept": "cat", "tone": False, "flag": False, "mono": False, "core": False,
-            "weight": 1.0, "caption": "cat, noto emoji",
+            "licence": "Apache-2.0", "concept": "cat", "group": "", "tone": False, "flag": False, "mono": False,
+            "core": False, "weight": 1.0, "caption": "cat, noto emoji",
         }
     ]  # fmt: skip
 

@@ -8,8 +8,8 @@ import torch
 from unclip.data.images import Corpus
 from unclip.evaluate import page
 from unclip.evaluate.distances import precision_recall
-from unclip.evaluate.lineage import Held, measure
-from unclip.evaluate.probes import kinds, probe, subjects
+from unclip.evaluate.lineage import Held, measure, real
+from unclip.evaluate.probes import kinds, probe
 from unclip.lineage.system import System
 
 
@@ -35,10 +35,10 @@ def test_a_probe_reads_what_is_there_and_no_more():
     assert probe(x[:400], y[:400], x[400:], y[400:]) > 0.9
 
 
-def test_subjects_are_the_commonest_keywords():
-    metas = [{"keywords": ["cat", "face"]}, {"keywords": ["face"]}, {"keywords": ["car"]}, {}]
-    assert subjects(metas, 1) == ["face"]
-    assert kinds(metas, ["face", "cat"]).tolist() == [0, 0, -1, -1]
+def test_kinds_are_those_of_the_pictures_that_a_probe_is_fitted_to():
+    known = [{"group": "food"}, {"group": "animals"}, {"group": ""}, {"group": "food"}, {}]
+    a, b = kinds("group", known, [{"group": "food"}, {"group": "flags"}])
+    assert a.tolist() == [1, 0, -1, 1, -1] and b.tolist() == [1, -1]
 
 
 class Copyist(System):
@@ -63,7 +63,10 @@ class Copyist(System):
 
 @pytest.fixture(scope="module")
 def held(val, oracle, corpus):
-    return Held(val, Corpus.load(corpus, 16, "compose"), oracle)
+    known = Corpus.load(corpus, 16, "compose")
+    for meta in known.meta:  # what its red tells
+        meta["group"] = "bright" if int(meta["label"].split()[1]) >= 10 else "dark"
+    return Held(val, known, known, oracle)
 
 
 def test_a_row_tells_right_from_wrong(held):
@@ -75,6 +78,13 @@ def test_a_row_tells_right_from_wrong(held):
     assert good["frechet"] < 1e-3 < bad["frechet"]
     assert good["parameters"] == 20 and good["calls"] == 3 and good["bits"] is None
     assert "error" not in good and good["probe_style"] > 0.15
+
+
+def test_the_first_row_is_of_the_pictures_themselves(held):
+    row, sheet = real(held)
+    assert row["alignment"] == 1  # of an oracle
+    assert torch.equal(sheet, held.pictures[:8])
+    assert row["probe_group"] > 0.9 and "recall" not in row  # pixels told again to the very probe that learnt them
 
 
 def test_the_page(held, tmp_path):

@@ -171,27 +171,28 @@ def redraw(args: argparse.Namespace, out: Path, device: Any) -> int:
 def report(args: argparse.Namespace, out: Path, device: Any) -> int:
     from unclip.evaluate import page
     from unclip.evaluate.judge import Judge
-    from unclip.evaluate.lineage import Held, guided, measure
+    from unclip.evaluate.lineage import Held, guided, measure, real
     from unclip.evaluate.shipped import DALLE2System
     from unclip.train import budget
     from unclip.weights import hub
 
+    noted = budget.times(out)
+    if not noted:
+        raise UnclipError(f"{str(out)!r} holds no trained system; train some: unclip lineage train --out {out}")
     held = Held.load(Path(args.data), Judge.load(None, hub.SHIPPED / "mini", device), args.pictures)
-    rows, sheets, noted, about = [], [], budget.times(out), {"space": held.judge.space, "pictures": args.pictures}
-    for name, (kind, _) in chosen([n for n in chosen([]) if n in noted]).items() if noted else ():
+    about: dict[str, Any] = {"space": held.judge.space, "pictures": args.pictures}
+    measured = [real(held)]
+    for name, (kind, _) in chosen([n for n in chosen([]) if n in noted]).items():
         note(f"measuring {name}")
         system = kind.load(out / "model", device)
-        row, sheet = measure(system, held, noted[name]["seconds"])
-        rows.append(row)
-        sheets.append(sheet)
+        measured.append(measure(system, held, noted[name]["seconds"]))
         if name == "adm":
             about["guidance"] = guided(system, held)
-    if not rows:
-        raise UnclipError(f"{str(out)!r} holds no trained system; train some: unclip lineage train --out {out}")
     note("measuring DALL·E 2")
-    row, sheet = measure(DALLE2System(device), held, None)
+    measured.append(measure(DALLE2System(device), held, None))
+    rows, sheets = zip(*measured, strict=True)
     folder = Path(args.output or out / "report")
-    if not page.write([*rows, row], [*sheets, sheet], about, folder):
+    if not page.write(rows, sheets, about, folder):
         note("no plots: they need matplotlib, of the extra `report`: pip install '.[report]'")
     print(folder / "index.html")
     return 0

@@ -91,7 +91,8 @@ def subjects(files: dict[str, bytes], names: Names, vocabulary: set[str]) -> Ite
             if flag and (known := names.find(f"flag-{slug(label.removeprefix('flag of '))}")):
                 name = known
             keywords = tuple(dict.fromkeys(k for k in drawing.keywords if slug(k) != slug(label)))
-            yield drawing.path, Name(name.label, name.concept, name.zh, keywords, flag=flag, emoji=name.emoji)
+            yield drawing.path, Name(name.label, name.concept, name.zh, keywords, flag=flag, emoji=name.emoji,
+                                     group=name.group)  # fmt: skip
 
 
 def _label(drawing: Drawing, times: int) -> str:

@@ -22,12 +22,14 @@ TONE_NUMBER = re.compile(r"-tone([1-5])\b")
 GENDERED = re.compile(r"^(man|woman|person)-")
 ZH_TONE = re.compile(r"(?<!，)((?:较浅|中等-浅|中等-深|中等|较深)肤色)")
 KEYWORD = re.compile(r"[a-z]{3}|^[A-Z]{3,4}$")  # not "FR" nor "143"
-FLAGS = 9  # emojibase's group number
+GROUPS = ("smileys-emotion", "people-body", "component", "animals-nature", "food-drink", "travel-places", "activities",
+          "objects", "symbols", "flags")  # emojibase's, by their numbers  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Name:
-    """What is known of a picture's subject. `concept` is a slug; `emoji` tells whether emojibase knows it."""
+    """What is known of a picture's subject. `concept` is a slug; `emoji` tells whether emojibase knows it, `group` in
+    which of its groups it stands, "" for none."""
 
     label: str
     concept: str
@@ -36,6 +38,7 @@ class Name:
     tone: bool = False
     flag: bool = False
     emoji: bool = False
+    group: str = ""
 
 
 def slug(text: str) -> str:
@@ -99,6 +102,8 @@ class Names:
         for entry in english:
             head = entry["label"].partition(": ")[0]
             base = labels.get(_neutral(entry["hexcode"]), entry["label"])
+            number = entry.get("group")
+            group = GROUPS[number] if number is not None else ""
             concept = slug(head if head in ("family", "kiss", "couple with heart") else base)
             for form in (entry, *entry.get("skins", ())):
                 zh = chinese_names.get(form["hexcode"])
@@ -108,8 +113,9 @@ class Names:
                     zh=tidy_zh(zh) if zh else None,
                     keywords=tuple(t for t in entry.get("tags", ()) if KEYWORD.search(t)),
                     tone="tone" in form,
-                    flag=entry.get("group") == FLAGS,
+                    flag=group == "flags",
                     emoji=True,
+                    group=group,
                 )
                 self.by_code[_plain(form["hexcode"])] = name
                 self.by_slug.setdefault(slug(form["label"]), name)
@@ -178,7 +184,7 @@ class Names:
         known = self.by_slug.get(slug(text))
         if known is None or known.tone:
             return Name(text, slug(text))
-        return Name(text, known.concept, known.zh, known.keywords, flag=known.flag)
+        return Name(text, known.concept, known.zh, known.keywords, flag=known.flag, group=known.group)
 
     def guess(self, key: str, splitter: "Splitter") -> Name | None:
         """The name of an emoji that `find` does not know, from its own words; None where there are none."""

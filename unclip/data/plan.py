@@ -45,6 +45,7 @@ def describe(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
             "source": source.name,
             "licence": source.licence,
             "concept": name.concept,
+            "group": name.group,
             "tone": name.tone,
             "flag": name.flag,
             "mono": source.mono,

@@ -13,7 +13,7 @@ from unclip.data.images import Corpus, compose
 from unclip.evaluate.alignment import Split, found
 from unclip.evaluate.distances import frechet, kernel, precision_recall
 from unclip.evaluate.judge import Judge, tensor
-from unclip.evaluate.probes import kinds, probe, subjects
+from unclip.evaluate.probes import kinds, probe
 from unclip.lineage.adm import ADMSystem
 from unclip.lineage.palette import shrink
 from unclip.lineage.reader import enlarge
@@ -26,21 +26,24 @@ CAPTIONS = (
     "police car, noto emoji",
 )  # fmt: skip
 BATCH = 32
+PIXELS = 16  # side at which pictures are their own features
 BITS = 16  # pictures that the likelihood is taken of: it may cost a walk of the whole chain
 
 
 @dataclass
 class Held:
-    """What all are measured on: held-out pictures and their captions, and pictures to fit a probe to."""
+    """What all are measured on: held-out pictures with their captions, and what a probe is fitted to and tried on."""
 
     split: Split
     known: Corpus
+    unseen: Corpus
     judge: Judge
 
     @classmethod
-    def load(cls, data: Path, judge: Judge, pictures: int, known: int = 1500) -> "Held":
+    def load(cls, data: Path, judge: Judge, pictures: int, known: int = 3000) -> "Held":
         split = Split.load(data, 64, "val", limit=pictures)
-        return cls(split, Corpus.load(data, 64, "train", core=True, limit=known), judge)
+        train = Corpus.load(data, 64, "train", core=True, limit=known)
+        return cls(split, train, Corpus.load(data, 64, "val", core=True), judge)
 
     @property
     def pictures(self) -> Tensor:
@@ -60,7 +63,7 @@ def measure(system: System, held: Held, seconds: float | None, seed: int = 0) ->
         row["error"] = (again - shrink(real, size)).square().mean().item()
     bits = system.bits(shrink(real[:BITS], size))
     row["bits"] = None if bits is None else bits.mean().item()
-    row |= system.numbers(shrink(real, size)) | probed(system, held)
+    row |= system.numbers(shrink(real, size)) | probed(system.features, size, held)
     if not system.draws:
         assert again is not None
         return row, enlarge(system.reconstruct(shrink(real[:8], size)), 64)  # type: ignore[arg-type]
@@ -69,6 +72,14 @@ def measure(system: System, held: Held, seconds: float | None, seed: int = 0) ->
     row |= {"sampling": (time.monotonic() - began) / len(drawn), "calls": system.calls}
     row |= judged(drawn, held, system.text)
     return row, enlarge(system.sample(CAPTIONS, range(seed, seed + len(CAPTIONS))), 64)
+
+
+@torch.no_grad()
+def real(held: Held) -> tuple[dict[str, Any], Tensor]:
+    """The row of the held-out pictures themselves: what the judge finds in them, what can be read off their pixels."""
+    row = {"system": "real pictures", "models": "what all the others are held beside", "size": 64, "text": True}
+    row |= {"alignment": matched(held, held.judge.look(held.split.pictures)[1])}
+    return row | probed(lambda x: x.flatten(1), PIXELS, held), held.pictures[:8]
 
 
 def draw(sample: Callable[..., Tensor], captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
@@ -83,34 +94,32 @@ def judged(drawn: Tensor, held: Held, text: bool) -> dict[str, Any]:
     precision, recall = precision_recall(fake, real)
     row = {"frechet": frechet(fake, real), "kernel": kernel(fake, real)[0], "precision": precision, "recall": recall}
     if text:
-        lists = held.split.questions()["caption"]
-        known = {line: i for i, line in enumerate(sorted({c for row in lists for c in row}))}
-        z_t = held.judge.read(list(known))
-        row["alignment"] = found(z, [z_t[[known[c] for c in row]] for row in lists]).double().mean().item()
+        row["alignment"] = matched(held, z)
     return row
 
 
-def probed(system: System, held: Held) -> dict[str, float]:
-    """A linear probe on a system's features: the commonest keyword of unseen pictures, and their style."""
-    small = shrink(held.pictures, system.size)
-    if system.features(small[:1]) is None:
+def matched(held: Held, z: Tensor) -> float:
+    """How often the judge finds the caption of pictures, of which it says z, among those of others."""
+    lists = held.split.questions()["caption"]
+    known = {line: i for i, line in enumerate(sorted({c for row in lists for c in row}))}
+    z_t = held.judge.read(list(known))
+    return found(z, [z_t[[known[c] for c in row]] for row in lists]).double().mean().item()
+
+
+def probed(features: Callable[[Tensor], Tensor | None], size: int, held: Held) -> dict[str, float]:
+    """A linear probe on what `features` makes of pictures of `size`: the emoji group of unseen ones, and the style."""
+    if features(shrink(held.pictures[:1], size)) is None:
         return {}
-    pictures = shrink(compose(held.known.images), system.size)
-    train = torch.cat([system.features(p) for p in pictures.split(64)])  # type: ignore[misc]
-    test, words = system.features(small), subjects(held.known.meta)
-    row = {}
-    for name, a, b in (
-        ("probe_subject", kinds(held.known.meta, words), kinds(held.split.metas, words)),
-        ("probe_style", *styles(held.known.meta, held.split.metas)),
-    ):
+
+    def told(corpus: Corpus) -> Tensor:
+        return torch.cat([features(shrink(compose(p), size)) for p in corpus.images.split(64)])  # type: ignore[misc]
+
+    row, train, test = {}, told(held.known), told(held.unseen)
+    for field in ("group", "style"):
+        a, b = kinds(field, held.known.meta, held.unseen.meta)
         if (a >= 0).any() and (b >= 0).any():
-            row[name] = probe(train[a >= 0], a[a >= 0], test[b >= 0], b[b >= 0])  # type: ignore[index]
+            row[f"probe_{field}"] = probe(train[a >= 0], a[a >= 0], test[b >= 0], b[b >= 0])
     return row
-
-
-def styles(*metas: Sequence[dict[str, Any]]) -> tuple[Tensor, ...]:
-    names = sorted({m.get("style", "") for m in metas[0]})
-    return tuple(torch.tensor([names.index(m["style"]) if m.get("style") in names else -1 for m in ms]) for ms in metas)
 
 
 @torch.no_grad()

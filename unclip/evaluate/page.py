@@ -17,7 +17,7 @@ COLUMNS = {
     "parameters": ("parameters", "{:,}"), "training": ("training, s", "{:.0f}"), "sampling": ("sampling, s", "{:.2f}"),
     "calls": ("network calls", "{}"), "frechet": ("Fréchet", "{:.2f}"), "kernel": ("kernel", "{:.3f}"),
     "precision": ("precision", "{:.2f}"), "recall": ("recall", "{:.2f}"), "alignment": ("recall@1", "{:.1%}"),
-    "bits": ("bits/dim", "{:.2f}"), "error": ("error", "{:.4f}"), "probe_subject": ("probe: subject", "{:.1%}"),
+    "bits": ("bits/dim", "{:.2f}"), "error": ("error", "{:.4f}"), "probe_group": ("probe: group", "{:.1%}"),
     "probe_style": ("probe: style", "{:.1%}"), "kl": ("KL, nats", "{:.1f}"), "perplexity": ("perplexity", "{:.0f}"),
     "perplexity_top": ("of the top", "{:.0f}"),
 }  # fmt: skip

@@ -1,6 +1,5 @@
 """Linear probes: how much of what a picture shows can be read off its features by one matrix."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,12 +16,8 @@ def probe(train: Tensor, y: Tensor, test: Tensor, y_test: Tensor, ridge: float =
     return ((b @ weights).argmax(1) == y_test).double().mean().item()
 
 
-def subjects(metas: Sequence[Mapping[str, Any]], most: int = 12) -> list[str]:
-    """The commonest keywords of a corpus."""
-    return [word for word, _ in Counter(k for m in metas for k in m.get("keywords", ())).most_common(most)]
-
-
-def kinds(metas: Sequence[Mapping[str, Any]], words: Sequence[str]) -> Tensor:
-    """The number of the first of `words` among a picture's keywords, −1 for none, [N]."""
-    found = [[i for i, word in enumerate(words) if word in m.get("keywords", ())] for m in metas]
-    return torch.tensor([numbers[0] if numbers else -1 for numbers in found])
+def kinds(field: str, *metas: Sequence[Mapping[str, Any]]) -> tuple[Tensor, ...]:
+    """For each list of metas the number of each picture's `field` among the values that the first has, −1 for others
+    and for none, [N]."""
+    values = sorted({m[field] for m in metas[0] if m.get(field)})
+    return tuple(torch.tensor([values.index(m[field]) if m.get(field) in values else -1 for m in ms]) for ms in metas)

@@ -25,3 +25,7 @@ class DALLE2System(System):
 
     def sample(self, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
         return tensor(draw(self.pipeline, self.settings, list(captions), list(seeds)))
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """What its CLIP says of them."""
+        return self.pipeline.clip.encode_image(pictures)
