@@ -105,6 +105,31 @@ def test_not_finite_stops_and_keeps_the_last_good_checkpoint(data, recipes, tmp_
     assert all(v.isfinite().all() for v in final(tmp_path, "clip").values())
 
 
+def test_a_loss_that_stays_far_above_its_beginning_ends_the_run(data, recipes, clip_run, monkeypatch):
+    real = loop.Stage.batch
+
+    def batch(self, step, share):
+        made = real(self, step, share)
+        made.pictures *= 1e3 if step >= 4 else 1.0
+        return made
+
+    monkeypatch.setattr(loop.Stage, "batch", batch)
+    with pytest.raises(UnclipError, match=r"the loss is \S+ at step 7; .*a rate below 0\.003 may hold") as error:
+        train(recipes["decoder"], data, clip_run, CPU)
+    assert 100 < float(str(error.value).split("is ")[1].split()[0]) < float("inf")
+
+
+def test_a_spike_may_pass(data, recipes, tmp_path):
+    recipe = recipes["clip"]
+    kept = loop.Losses(recipe.stage(data, tmp_path / "model", CPU), recipe.train, tmp_path)
+    for step, loss in enumerate([0.5, 400.0, 0.4, 90.0, 80.0, 300.0]):
+        kept.pending.append((step, torch.tensor(loss)))
+        assert kept.settle() == pytest.approx(loss)
+    kept.pending.append((6, torch.tensor(101.0)))
+    with pytest.raises(UnclipError, match="the loss is 101 at step 6"):
+        kept.settle()
+
+
 def test_a_damaged_checkpoint_is_passed_over(data, recipes, tmp_path, capsys):
     train(recipes["clip"], data, tmp_path / "a", CPU)
     good = final(tmp_path / "a", "clip")

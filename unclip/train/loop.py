@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,10 +18,12 @@ from unclip.machine import best_device, keep_buffers, native_bfloat16
 from unclip.train.distributed import Team
 from unclip.train.log import Log, progress, say
 from unclip.train.optim import EMA, rate
-from unclip.train.recipe import Recipe, Stage
+from unclip.train.recipe import Recipe, Stage, TrainConfig
 from unclip.train.state import State, checkpoints, newest_good
 from unclip.weights import hub
 from unclip.weights.config import to_dict
+
+FAR = 100  # times the loss that a run began with: whoever is there has diverged
 
 
 class Stop:
@@ -48,7 +51,7 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = N
     start: a folder of weights. Parts that OUT/model lacks are copied there, and the stage begins with its own.
     Under torchrun the processes share each batch. Stops early, with everything saved, after `minutes` by `clock`; on
     SIGTERM and Ctrl-C it does too, and raises KeyboardInterrupt. Raises UnclipError on bad settings or data, and when
-    the loss is no longer finite.
+    the loss is no longer finite, or beyond all measure.
     """
     device = device or best_device()
     keep_buffers()
@@ -78,13 +81,14 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = N
         if team.leads:
             say(f"{recipe.name}: resuming at step {state.step} of {config.steps}")
     objective = team.objective(stage)
-    log, losses, seen = Log(folder / "log.jsonl", state.step, team.leads), [], time.monotonic()
+    log, losses = Log(folder / "log.jsonl", state.step, team.leads), Losses(stage, config, folder)
+    seen = time.monotonic()
     saved = state.step if checkpoint else None
     bfloat = config.precision == "bf16" or (config.precision == "auto" and native_bfloat16(device))
 
     def save() -> None:
         nonlocal saved
-        settle(losses, stage, config, folder)
+        losses.settle()
         if team.leads:
             notes = {"step": str(state.step), "recipe": json.dumps(identity)}
             stage.export(ema.net, out / "model", notes)
@@ -107,16 +111,16 @@ def train(recipe: Recipe, data: Path, out: Path, device: torch.device | None = N
                 loss = objective(stage.batch(step, share), generator(config.seed, team.stream(f"noise {step}")))
             loss.backward()
             nn.utils.clip_grad_norm_(stage.net.parameters(), config.clip)
-            losses.append((step, loss.detach()))
-            if device.type == "cpu" or len(losses) >= config.log_every:
-                check(losses, stage, config, folder)  # before the weights take the step, where waiting is free
+            losses.pending.append((step, loss.detach()))
+            if device.type == "cpu" or len(losses.pending) >= config.log_every:
+                losses.check()  # before the weights take the step, where waiting is free
             state.optimiser.step()
             state.optimiser.zero_grad(set_to_none=True)
             ema.update(stage.net, step)
             state.step += 1
             bar.update()
             if state.step % config.log_every == 0:
-                mean, speed = settle(losses, stage, config, folder), config.log_every * config.batch
+                mean, speed = losses.settle(), config.log_every * config.batch
                 speed, seen = speed / (time.monotonic() - seen), time.monotonic()
                 log(state.step, loss=mean, lr=config.lr * height, images_per_second=speed)
                 bar.set_postfix_str(f"loss {mean:.4f}, {speed:.1f} images/s")
@@ -146,19 +150,43 @@ def fingerprint(recipe: Recipe) -> dict:
     return settings
 
 
-def check(losses: list[tuple[int, Tensor]], stage: Stage, config, folder: Path) -> list[float]:
-    """The pending losses as numbers; the first that is not finite ends the run, and no checkpoint is written."""
-    values = torch.stack([loss for _, loss in losses]).tolist() if losses else []
-    for (step, _), value in zip(losses, values, strict=True):
-        if not math.isfinite(value):
-            keys = ", ".join(stage.corpus.keys(stage.corpus.rows(step, config.batch, config.seed).tolist()))
-            good = next(iter(checkpoints(folder)), "none yet")
-            raise UnclipError(f"the loss is {value} at step {step}; batch: {keys}; last good: {good}", code=1)
-    return values
+@dataclass
+class Losses:
+    """The losses since the last line of the log, and the end of a run that diverges."""
 
+    stage: Stage
+    config: TrainConfig
+    folder: Path
+    pending: list[tuple[int, Tensor]] = field(default_factory=list)
+    first: float | None = None  # the mean of the first line
+    wild: int = 0  # lines far above it, one after the other
 
-def settle(losses: list[tuple[int, Tensor]], stage: Stage, config, folder: Path) -> float:
-    """The mean of the pending losses, which are then forgotten."""
-    values = check(losses, stage, config, folder)
-    losses.clear()
-    return sum(values) / len(values) if values else math.nan
+    def check(self) -> list[float]:
+        """As numbers; the first that is not finite ends the run, and no checkpoint is written."""
+        values = torch.stack([loss for _, loss in self.pending]).tolist() if self.pending else []
+        for (step, _), value in zip(self.pending, values, strict=True):
+            if not math.isfinite(value):
+                raise self.diverged(value, step)
+        return values
+
+    def settle(self) -> float:
+        """The mean of the pending losses, which are then forgotten. A spike may pass; two lines far above the first
+        end the run: where that is reached nothing comes back."""
+        values, step = self.check(), self.pending[-1][0] if self.pending else 0
+        self.pending.clear()
+        if not values:
+            return math.nan
+        mean = sum(values) / len(values)
+        self.first = mean if self.first is None else self.first
+        self.wild = self.wild + 1 if mean > FAR * max(1.0, abs(self.first)) else 0
+        if self.wild == 2:
+            raise self.diverged(mean, step)
+        return mean
+
+    def diverged(self, value: float, step: int) -> UnclipError:
+        rows = self.stage.corpus.rows(step, self.config.batch, self.config.seed).tolist()
+        good = next(iter(checkpoints(self.folder)), "none yet")
+        return UnclipError(
+            f"the loss is {value:.4g} at step {step}; batch: {', '.join(self.stage.corpus.keys(rows))}; last good: "
+            f"{good}; a rate below {self.config.lr:g} may hold (train.lr)", code=1,
+        )  # fmt: skip
