@@ -65,7 +65,7 @@ def test_each_place_alone_is_enough(kernel, told):
         with torch.no_grad():
             for i in range(8 * known, 64):
                 codes[:, i // 8, i % 8] = choose(net(codes, given)[:, :, i // 8, i % 8], draw)
-        assert torch.equal(net.sample(Draw([3, 4], "x"), given, start=start, known=known), codes)
+        assert torch.equal(net.sample(Draw([3, 4], "x"), given=given, start=start, known=known), codes)
 
 
 def test_what_is_given_reaches_every_place():

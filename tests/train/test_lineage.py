@@ -151,6 +151,17 @@ def test_a_command_draws(run, tmp_path, capsys):
     assert "write 90s, 10m or 1h" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["pixelcnn", "vqvae", "vqvae2", "image_gpt"])
+def test_the_likeliest_alone_is_the_same_for_every_seed(name, run):
+    system = lineage.SYSTEMS[name][0].load(run / "model")
+    a, b = system.sample(["", ""], [1, 2])
+    assert not torch.equal(a, b)
+    for setting in ({"temperature": 0.0}, {"top_k": 1}):
+        system.temperature, system.top_k = {"temperature": 1.0, "top_k": 0, **setting}.values()
+        a, b = system.sample(["", ""], [1, 2])
+        assert torch.equal(a, b)
+
+
 def test_settings_of_one_system_are_heeded_by_it_alone(run, tmp_path, capsys):
     where = ["--out", str(run), "-o", str(tmp_path / "drawn.png"), "--device", "cpu"]
     dalle = ["lineage", "sample", "dalle1", "red", "-n", "1", *where]
@@ -162,7 +173,7 @@ def test_settings_of_one_system_are_heeded_by_it_alone(run, tmp_path, capsys):
     assert main(["lineage", "sample", "adm", "red", "-n", "1", "--scale", "0", *where]) == 0
     capsys.readouterr()
     assert main(["lineage", "sample", "vae", "--top-k", "3", *where]) == 2
-    assert "--top-k is for dalle1; vae has no such setting" in capsys.readouterr().err
+    assert "--top-k is for pixelcnn, vqvae, vqvae2, dalle1, image_gpt; vae has no" in capsys.readouterr().err
     assert main([*dalle, "--candidates", "0"]) == 2
     assert "--candidates is 0; it must be 1 or more" in capsys.readouterr().err
 

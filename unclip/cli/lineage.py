@@ -9,13 +9,13 @@ from typing import Any
 from unclip.cli.console import note
 from unclip.errors import UnclipError
 
-OWN = {  # settings of one system → the system, and what is said of them
-    "clip_guidance": ("glide", "how far its noised CLIP guides (default: 0, not at all)"),
-    "guidance": ("glide", "how far the caption counts (default: 3)"),
-    "scale": ("adm", "how far its classifier guides (default: 3)"),
-    "candidates": ("dalle1", "pictures drawn for each that is kept, the one that CLIP likes best (default: 4)"),
-    "temperature": ("dalle1", "below 1 the likelier codes come more often (default: 0.9)"),
-    "top_k": ("dalle1", "codes to choose from, the likeliest (default: 128; 0: all)"),
+OWN = {  # settings of some systems → what is said of them
+    "clip_guidance": "glide: how far its noised CLIP guides (default: 0, not at all)",
+    "guidance": "glide: how far the caption counts (default: 3)",
+    "scale": "adm: how far its classifier guides (default: 3)",
+    "candidates": "dalle1: pictures drawn for each that is kept, the one that CLIP likes best (default: 4)",
+    "temperature": "those that draw codes or colours: below 1 the likelier come more often (default: 1; dalle1: 0.9)",
+    "top_k": "the same: how many to choose from, the likeliest (default: 0, all; dalle1: 128)",
 }
 UNITS = {"s": 1 / 60, "m": 1.0, "h": 60.0}
 
@@ -35,9 +35,9 @@ def add_parser(subparsers: Any) -> None:
     sample.add_argument("prompts", nargs="*", default=[""], metavar="PROMPT", help="for those that read captions")
     sample.add_argument("-n", type=int, default=8, metavar="N", help="pictures of each prompt (default: 8)")
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first (default: 0)")
-    for name, (system, words) in OWN.items():
+    for name, words in OWN.items():
         kind = int if name in ("candidates", "top_k") else float
-        sample.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=f"{system} alone: {words}")
+        sample.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=words)
     redraw = does.add_parser("redraw", help="what one of them makes of pictures",
                              description="Autoencoders, VQ-VAE and DALL·E 1 tell pictures again by way of their code; "
                              "Image-GPT and PixelCNN keep the upper half and draw the lower; GLIDE fills what is "
@@ -131,12 +131,13 @@ def sample(args: argparse.Namespace, out: Path, device: Any) -> int:
     system, prompts = load(args, out, device), [p for p in args.prompts for _ in range(args.n)]
     if any(args.prompts) and not system.text:
         note(f"{system.title} reads no captions: the prompt counts for nothing")
-    for name, (owner, _) in OWN.items():
+    for name in OWN:
         value = getattr(args, name)
         if value is None:
             continue
-        if args.name != owner:
-            raise UnclipError(f"--{name.replace('_', '-')} is for {owner}; {args.name} has no such setting")
+        if not hasattr(system, name):
+            owners = ", ".join(other for other, (kind, _) in chosen([]).items() if hasattr(kind, name))
+            raise UnclipError(f"--{name.replace('_', '-')} is for {owners}; {args.name} has no such setting")
         if value < (name == "candidates"):
             raise UnclipError(f"--{name.replace('_', '-')} is {value}; it must be {int(name == 'candidates')} or more")
         setattr(system, name, value)

@@ -76,21 +76,23 @@ class ImageGPTSystem(System):
     title, models = "Image-GPT", "Π p(pixel | pixels before)"
     parts: ClassVar = {"image_gpt": (PixelGPTConfig, PixelGPT)}
     image_gpt: PixelGPT
+    temperature, top_k = 1.0, 0
 
     def __init__(self, **parts: nn.Module):
         super().__init__(**parts)
         self.size, self.calls = self.image_gpt.config.size, self.image_gpt.config.size**2
 
-    def picture(self, codes: Tensor) -> Tensor:
+    def unrolled(self, seeds: Sequence[int], start: Tensor | None = None) -> Tensor:
+        codes = self.image_gpt.sample(Draw(seeds, "image_gpt"), start, self.temperature, self.top_k)
         return self.image_gpt.palette(codes.unflatten(1, (self.size, self.size)))
 
     def sample(self, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        return self.picture(self.image_gpt.sample(Draw(seeds, "image_gpt")))
+        return self.unrolled(seeds)
 
     def complete(self, pictures: Tensor, seeds: Sequence[int]) -> Tensor:
         """The lower half drawn anew (figure 1)."""
         codes = self.image_gpt.palette.nearest(shrink(pictures, self.size)).flatten(1)
-        return self.picture(self.image_gpt.sample(Draw(seeds, "image_gpt"), codes[:, : codes.shape[1] // 2]))
+        return self.unrolled(seeds, codes[:, : codes.shape[1] // 2])
 
     def redraw(self, pictures: Tensor, where: Tensor, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
         return self.complete(pictures, seeds)

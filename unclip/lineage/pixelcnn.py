@@ -103,8 +103,8 @@ class PixelCNN(nn.Module):
         return self.nll(codes, given).mean()
 
     @torch.no_grad()
-    def sample(self, draw: Draw, given: Tensor | None = None, temperature: float = 1.0, start: Tensor | None = None,
-               known: int = 0) -> Tensor:  # fmt: skip
+    def sample(self, draw: Draw, temperature: float = 1.0, top_k: int = 0, given: Tensor | None = None,
+               start: Tensor | None = None, known: int = 0) -> Tensor:  # fmt: skip
         """Codes [B, h, w], place by place. A layer is asked for that place alone: what it says of the rows above is
         computed once for a row, what lies to the left is kept (Ramachandran et al. 2017, 1704.06001).
 
@@ -127,7 +127,7 @@ class PixelCNN(nn.Module):
                         left[..., k + x : k + x + 1] = h
                         h = layer.further(h, layer.across(left[..., x : x + k + 1]) + p[..., x : x + 1])
                     logits = self.out(h + self.place[:, :, y : y + 1, x : x + 1]).flatten(1)
-                    codes[:, y, x] = choose(logits, draw, temperature).to(codes.device)
+                    codes[:, y, x] = choose(logits, draw, temperature, top_k).to(codes.device)
                     lefts[0][..., 0, k + x] = self.embed(codes[:, y, x])
             v = self.embed(codes[:, y]).mT[:, :, None]
             for i, (layer, t) in enumerate(zip(self.layers, told, strict=True)):
@@ -162,18 +162,20 @@ class PixelsSystem(System):
     title, models = "PixelCNN", "Π p(pixel | pixels before)"
     parts: ClassVar = {"pixelcnn": (PixelsConfig, Pixels)}
     pixelcnn: Pixels
+    temperature, top_k = 1.0, 0
 
     def __init__(self, **parts: nn.Module):
         super().__init__(**parts)
         self.size, self.calls = self.pixelcnn.config.size, self.pixelcnn.config.size**2
 
     def sample(self, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        return self.pixelcnn.palette(self.pixelcnn.net.sample(Draw(seeds, "pixelcnn")))
+        return self.pixelcnn.palette(self.pixelcnn.net.sample(Draw(seeds, "pixelcnn"), self.temperature, self.top_k))
 
     def complete(self, pictures: Tensor, seeds: Sequence[int]) -> Tensor:
         """The lower half drawn anew."""
         codes = self.pixelcnn.palette.nearest(shrink(pictures, self.size))
-        drawn = self.pixelcnn.net.sample(Draw(seeds, "pixelcnn"), start=codes, known=self.size // 2)
+        draw, known = Draw(seeds, "pixelcnn"), self.size // 2
+        drawn = self.pixelcnn.net.sample(draw, self.temperature, self.top_k, start=codes, known=known)
         return self.pixelcnn.palette(drawn)
 
     def redraw(self, pictures: Tensor, where: Tensor, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:

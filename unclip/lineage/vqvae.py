@@ -215,13 +215,14 @@ class VQVAESystem(System):
     parts: ClassVar = {"vqvae": (VQVAEConfig, VQVAE), "vqvae_prior": (PixelCNNConfig, PixelCNN)}
     vqvae: VQVAE
     vqvae_prior: PixelCNN
+    temperature, top_k = 1.0, 0
 
     def __init__(self, **parts: nn.Module):
         super().__init__(**parts)
         self.size, self.calls = self.vqvae.config.size, self.vqvae.grid**2 + 1
 
     def sample(self, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        return self.vqvae.decode(self.vqvae_prior.sample(Draw(seeds, "vqvae")))
+        return self.vqvae.decode(self.vqvae_prior.sample(Draw(seeds, "vqvae"), self.temperature, self.top_k))
 
     def reconstruct(self, pictures: Tensor) -> Tensor:
         return self.vqvae.decode(self.vqvae.encode(pictures))
@@ -244,6 +245,7 @@ class VQVAE2System(System):
     vqvae2: VQVAE2
     vqvae2_top: PixelCNN
     vqvae2_bottom: PixelCNN
+    temperature, top_k = 1.0, 0
 
     def __init__(self, **parts: nn.Module):
         super().__init__(**parts)
@@ -251,8 +253,9 @@ class VQVAE2System(System):
         self.calls = self.vqvae2.grid**2 + self.vqvae2.grid_top**2 + 1
 
     def sample(self, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        top = self.vqvae2_top.sample(Draw(seeds, "top"))
-        return self.vqvae2.decode(top, self.vqvae2_bottom.sample(Draw(seeds, "bottom"), given=top))
+        top = self.vqvae2_top.sample(Draw(seeds, "top"), self.temperature, self.top_k)
+        bottom = self.vqvae2_bottom.sample(Draw(seeds, "bottom"), self.temperature, self.top_k, given=top)
+        return self.vqvae2.decode(top, bottom)
 
     def reconstruct(self, pictures: Tensor) -> Tensor:
         return self.vqvae2.decode(*self.vqvae2.encode(pictures))
