@@ -62,8 +62,18 @@ Weight = Callable[[Levels], Tensor]  # of the squared error of the predicted qua
 
 
 def uniform(at: Levels) -> Tensor:
-    """L_simple (DDPM, eq. 14)."""
+    """Of eps: L_simple (DDPM, eq. 14)."""
     return torch.ones_like(at.alpha)
+
+
+def simple(predicts: str) -> Weight:
+    """L_simple of the eps that follows from what is predicted: of v, alpha^2."""
+
+    def weight(at: Levels) -> Tensor:
+        _, d = inverse(predicts, at)  # an error of y is one of d y in x0, and of alpha / sigma d y in eps
+        return (at.alpha / at.sigma * d).square()
+
+    return weight
 
 
 def min_snr(gamma: float = 5.0, predicts: str = "eps") -> Weight:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from unclip.diffusion.denoiser import Denoiser, capped, min_snr, uniform
+from unclip.diffusion.denoiser import Denoiser, capped, min_snr, simple, uniform
 from unclip.diffusion.levels import Levels, cosine, hops, karras, linear, scaled, spread, strides
 
 
@@ -15,7 +15,8 @@ from unclip.diffusion.levels import Levels, cosine, hops, karras, linear, scaled
 class Process:
     """schedule over T steps; what the network predicts; its variance; how the loss weighs the levels.
 
-    cap > 0 weighs the squared error by min(1 / sigma², cap); snr > 0 by min-SNR; else all levels weigh the same.
+    cap > 0 weighs the squared error by min(1 / sigma², cap); snr > 0 by min-SNR; `simple` makes it that of eps, whatever
+    is predicted; else all levels weigh the same.
     floor: the squared error of x0 that the network cannot get below; near data x_t itself tells more, see `Denoiser`.
     single: table and steps are worked out in single precision, as diffusers does: near data z_i is off by a thousandth.
     rescale: the network is told t · 1000 / T, whatever T is (iDDPM's code). betas: first and last of a linear schedule,
@@ -28,6 +29,7 @@ class Process:
     variance: Literal["small", "large", "learned"] = "small"
     cap: float = 0.0
     snr: float = 0.0
+    simple: bool = False
     floor: float = 0.0
     rescale: bool = False
     betas: tuple[float, ...] = (1e-4, 0.02)
@@ -59,6 +61,8 @@ class Process:
     def weight(self) -> Callable:
         if self.cap:
             return capped(self.cap)
+        if self.simple:
+            return simple(self.predicts)
         return min_snr(self.snr, self.predicts) if self.snr else uniform
 
     def denoiser(self, net: nn.Module) -> Denoiser:

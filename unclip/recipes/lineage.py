@@ -99,7 +99,7 @@ def iddpm() -> s.DiffusionRecipe:
     return s.DiffusionRecipe(
         "iddpm",
         replace(model, importance=True, unet=replace(model.unet, out_channels=6),
-                diffusion=Process("cosine", predicts="eps", variance="learned")),
+                diffusion=Process("cosine", predicts="v", variance="learned", simple=True)),
         DIFFUSION, s.PLAIN,
     )  # fmt: skip
 
