@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from unclip.diffusion import PREDICTS, Denoiser, Levels, capped, cosine, min_snr, mix, posterior_variance, uniform
+from unclip.diffusion import (
+    PREDICTS,
+    Denoiser,
+    Levels,
+    capped,
+    cosine,
+    min_snr,
+    mix,
+    posterior_variance,
+    simple,
+    uniform,
+)
 from unclip.errors import UnclipError
 
 COSINE = Levels.from_betas(cosine(1000))
@@ -178,6 +189,16 @@ def test_min_snr_is_one_loss_for_every_parameterisation(batch, predicts):
     a, b = PREDICTS[predicts](row)
     got = Denoiser(lambda x, t: a * guess + b * eps, predicts, weight=min_snr(5.0, predicts)).loss(x0, at, to, noise)
     torch.testing.assert_close(got, snr.clamp(max=5) * ((guess - x0) ** 2).mean(1))
+
+
+@pytest.mark.parametrize("predicts", PREDICTS)
+def test_simple_is_the_error_of_eps_whatever_is_predicted(batch, predicts):
+    x0, at, to, noise = batch(SHAPES[0])
+    row, eps = at.like(x0), noise + torch.randn_like(x0)  # a guess of eps, and the x0 that it implies
+    guess = x0 - row.sigma / row.alpha * (eps - noise)
+    a, b = PREDICTS[predicts](row)
+    got = Denoiser(lambda x, t: a * guess + b * eps, predicts, weight=simple(predicts)).loss(x0, at, to, noise)
+    torch.testing.assert_close(got, (eps - noise).square().mean(1))
 
 
 def test_capped_is_the_loss_on_v(batch):

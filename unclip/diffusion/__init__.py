@@ -1,6 +1,6 @@
 """Gaussian diffusion, written once: levels (the schedule), a denoiser (an estimate of x0), samplers (how to step)."""
 
-from unclip.diffusion.denoiser import PREDICTS, Denoise, Denoiser, Estimate, capped, min_snr, uniform
+from unclip.diffusion.denoiser import PREDICTS, Denoise, Denoiser, Estimate, capped, min_snr, simple, uniform
 from unclip.diffusion.distill import landing, shortcut
 from unclip.diffusion.draw import Draw, white
 from unclip.diffusion.guidance import (
@@ -34,6 +34,6 @@ __all__ = [
     "CFG", "PREDICTS", "Clip", "Denoise", "Denoiser", "Draw", "Estimate", "Guide", "Interval", "Levels", "Rescale",
     "Threshold", "Unguided", "analytic", "bits", "capped", "classified", "cosine", "ddim", "ddpm", "decoder_nll",
     "dpmpp_2m", "dpmpp_sde", "hops", "karras", "landing", "linear", "min_snr", "mix", "move", "plms", "posterior_mean",
-    "posterior_variance", "prior_bits", "renoise", "resembling", "shortcut", "spread", "steered", "strides", "uniform",
-    "unipc", "vlb", "walk", "white",
+    "posterior_variance", "prior_bits", "renoise", "resembling", "shortcut", "simple", "spread", "steered", "strides",
+    "uniform", "unipc", "vlb", "walk", "white",
 ]  # fmt: skip

@@ -15,8 +15,8 @@ from unclip.diffusion.levels import Levels, cosine, hops, karras, linear, scaled
 class Process:
     """schedule over T steps; what the network predicts; its variance; how the loss weighs the levels.
 
-    cap > 0 weighs the squared error by min(1 / sigma², cap); snr > 0 by min-SNR; `simple` makes it that of eps, whatever
-    is predicted; else all levels weigh the same.
+    cap > 0 weighs the squared error by min(1 / sigma², cap); snr > 0 by min-SNR; `simple` makes it that of eps,
+    whatever is predicted; else all levels weigh the same.
     floor: the squared error of x0 that the network cannot get below; near data x_t itself tells more, see `Denoiser`.
     single: table and steps are worked out in single precision, as diffusers does: near data z_i is off by a thousandth.
     rescale: the network is told t · 1000 / T, whatever T is (iDDPM's code). betas: first and last of a linear schedule,

@@ -3,8 +3,8 @@
 DDPM: the loss is the error of eps, the variance fixed, the schedule linear, and every level is walked. iDDPM: the
 variance is learned by L_hybrid, the schedule is a cosine, levels are drawn where the loss is large, and few are walked.
 
-The network itself says v, from which eps = sigma x_t + alpha v follows. One that says eps must copy its input where that
-is nearly all noise, and its normalisation hides the mean: a hundredth of that wrong is a tint all over x0.
+The network itself says v, from which eps = sigma x_t + alpha v follows. One that says eps must copy its input where
+that is nearly all noise, and its normalisation hides the mean: a hundredth of that wrong is a tint all over x0.
 """
 
 from collections.abc import Callable, Sequence
