@@ -7,7 +7,7 @@ import torch
 
 from unclip.data.images import Corpus
 from unclip.evaluate import page
-from unclip.evaluate.distances import precision_recall
+from unclip.evaluate.distances import precision_recall, spread
 from unclip.evaluate.lineage import Held, measure, real
 from unclip.evaluate.probes import kinds, probe
 from unclip.lineage.system import System
@@ -25,6 +25,14 @@ def test_precision_is_fidelity_and_recall_diversity():
     assert precision > 0.9 and 0.4 < recall < 0.55  # one mode of two
     assert precision_recall(clusters[2], real) == (0, 0)
     assert precision_recall(real, real) == (1, 1)
+
+
+def test_spread_is_the_share_of_the_variance_that_a_caption_leaves():
+    g = torch.Generator().manual_seed(0)
+    said, a, b = (torch.randn(2000, 4, generator=g) for _ in range(3))
+    assert spread(said, said) == 0  # one picture a caption
+    assert spread(a, b) == pytest.approx(1, abs=0.05)  # as if there were no caption
+    assert spread(said + a, said + b) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_probe_reads_what_is_there_and_no_more():
@@ -76,6 +84,7 @@ def test_a_row_tells_right_from_wrong(held):
     assert good["alignment"] == 1 and bad["alignment"] < 0.1
     assert good["recall"] == 1 and bad["recall"] < 0.1  # all of one kind: no diversity
     assert good["frechet"] < 1e-3 < bad["frechet"]
+    assert good["spread"] == pytest.approx(0, abs=1e-9) and bad["spread"] < 1e-3  # it has one picture of each caption
     assert good["parameters"] == 20 and good["calls"] == 3 and good["bits"] is None
     assert "error" not in good and good["probe_style"] > 0.15
 

@@ -68,3 +68,11 @@ def precision_recall(fake: Tensor, real: Tensor, k: int = 3) -> tuple[float, flo
 
     fake, real = fake.double(), real.double()
     return covered(fake, real), covered(real, fake)
+
+
+def spread(a: Tensor, b: Tensor) -> float:
+    """How far a[i] is from b[i], two pictures of one caption, to how far from b[j], of another, as features [N, D]:
+    means of squared distances. 0 where a caption has but one picture, 1 where it does not count."""
+    n, far = len(a), torch.cdist(a.double(), b.double()).square()
+    own = far.diagonal().mean()
+    return float(own / ((far.sum() - own * n) / (n * (n - 1))).clamp(min=1e-12))

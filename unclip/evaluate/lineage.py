@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unclip.data.images import Corpus, compose
 from unclip.evaluate.alignment import Split, found
-from unclip.evaluate.distances import frechet, kernel, precision_recall
+from unclip.evaluate.distances import frechet, kernel, precision_recall, spread
 from unclip.evaluate.judge import Judge, tensor
 from unclip.evaluate.probes import kinds, probe
 from unclip.lineage.adm import ADMSystem
@@ -27,6 +27,7 @@ CAPTIONS = (
 )  # fmt: skip
 BATCH = 32
 PIXELS = 16  # side at which pictures are their own features
+TWICE = 64  # captions that are drawn again, from other noise
 BITS = 16  # pictures that the likelihood is taken of: it may cost a walk of the whole chain
 
 
@@ -71,6 +72,9 @@ def measure(system: System, held: Held, seconds: float | None, seed: int = 0) ->
     drawn = draw(system.sample, held.split.captions, held.split.seeds(seed))
     row |= {"sampling": (time.monotonic() - began) / len(drawn), "calls": system.calls}
     row |= judged(drawn, held, system.text)
+    if system.text:
+        again = draw(system.sample, held.split.captions[:TWICE], held.split.seeds(seed + 1)[:TWICE])
+        row["spread"] = spread(*(held.judge.look(to_pil(pictures))[0] for pictures in (drawn[:TWICE], again)))
     return row, enlarge(system.sample(CAPTIONS, range(seed, seed + len(CAPTIONS))), 64)
 
 

@@ -17,6 +17,7 @@ COLUMNS = {
     "parameters": ("parameters", "{:,}"), "training": ("training, s", "{:.0f}"), "sampling": ("sampling, s", "{:.2f}"),
     "calls": ("network calls", "{}"), "frechet": ("Fréchet", "{:.2f}"), "kernel": ("kernel", "{:.3f}"),
     "precision": ("precision", "{:.2f}"), "recall": ("recall", "{:.2f}"), "alignment": ("recall@1", "{:.1%}"),
+    "spread": ("spread", "{:.2f}"),
     "bits": ("bits/dim", "{:.2f}"), "error": ("error", "{:.4f}"), "probe_group": ("probe: group", "{:.1%}"),
     "probe_style": ("probe: style", "{:.1%}"), "kl": ("KL, nats", "{:.1f}"), "perplexity": ("perplexity", "{:.0f}"),
     "perplexity_top": ("of the top", "{:.0f}"),
@@ -24,10 +25,12 @@ COLUMNS = {
 NOTES = """\
 Fréchet and kernel distances are taken in the space of {space}; they are no FID and KID, and of so few pictures
 too high: compare a column with itself. precision and recall: k-nearest neighbours in the same space, fidelity and
-diversity. recall@1: how often the judge finds the caption among 32. bits/dim: of Image-GPT and PixelCNN for pictures of
-their palette, of diffusion a bound, of VQ-VAE a bound with a normal density. error: mean squared error of what is
-reconstructed, [−1, 1]. KL: of the code from its prior. perplexity: how many codes of the book are in use, to its number
-of codes. sampling: for one picture. {pictures} held-out pictures."""
+diversity. recall@1: how often the judge finds the caption among 32. spread: how far apart two pictures of one caption
+are, to those of two captions: 0 if a caption has but one picture, 1 if it does not count. bits/dim: of Image-GPT and
+PixelCNN for pictures of their palette, of diffusion a bound, of VQ-VAE a bound with a normal density. error: mean
+squared error of what is reconstructed, [−1, 1]. probe: how often a linear map of the features names the emoji group of
+a picture, or its style; of real pictures it is given the pixels. KL: of the code from its prior. perplexity: how many
+codes of the book are in use, to its number of codes. sampling: for one picture. {pictures} held-out pictures."""
 
 CURVE = "ADM's classifier: what its scale gives in fidelity and takes in diversity."
 
