@@ -171,7 +171,9 @@ def test_settings_of_one_system_are_heeded_by_it_alone(run, tmp_path, capsys):
         seen.append((tmp_path / "drawn.png").read_bytes())
     assert len({*seen}) > 1
     assert main(["lineage", "sample", "adm", "red", "-n", "1", "--scale", "0", *where]) == 0
-    capsys.readouterr()
+    assert "heeds the style, if one is named" in capsys.readouterr().err
+    assert main(["lineage", "sample", "vae", "red", "-n", "1", *where]) == 0
+    assert "VAE reads no captions" in capsys.readouterr().err
     assert main(["lineage", "sample", "vae", "--top-k", "3", *where]) == 2
     assert "--top-k is for pixelcnn, vqvae, vqvae2, dalle1, image_gpt; vae has no" in capsys.readouterr().err
     assert main([*dalle, "--candidates", "0"]) == 2

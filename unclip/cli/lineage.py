@@ -130,7 +130,7 @@ def sample(args: argparse.Namespace, out: Path, device: Any) -> int:
 
     system, prompts = load(args, out, device), [p for p in args.prompts for _ in range(args.n)]
     if any(args.prompts) and not system.text:
-        note(f"{system.title} reads no captions: the prompt counts for nothing")
+        note(f"{system.title} {system.heeds}")
     for name in OWN:
         value = getattr(args, name)
         if value is None:

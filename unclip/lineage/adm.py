@@ -78,6 +78,7 @@ class Classifier(nn.Module):
 
 class ADMSystem(System):
     title, models = "ADM", "p(x) p(style | x)^s"
+    heeds = "knows styles alone: of the prompt it heeds the style, if one is named"
     parts: ClassVar = {"adm": (DiffusionConfig, Diffusion), "adm_classifier": (ClassifierConfig, Classifier)}
     adm: Diffusion
     adm_classifier: Classifier

@@ -25,6 +25,7 @@ class System(ABC):
     title: ClassVar[str]
     models: ClassVar[str]  # what it models, as the paper writes it
     text: ClassVar[bool] = False  # draws what a caption says
+    heeds: ClassVar[str] = "reads no captions: the prompt counts for nothing"  # without `text`, as is said to a prompt
     draws: ClassVar[bool] = True
     calls: int = 1  # network calls that a picture takes
     size: int = 64
