@@ -1,5 +1,6 @@
 """A denoiser: an estimate of x0 from x_t, made from a network that predicts eps, x0, v or the flow."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -66,16 +67,6 @@ def uniform(at: Levels) -> Tensor:
     return torch.ones_like(at.alpha)
 
 
-def simple(predicts: str) -> Weight:
-    """L_simple of the eps that follows from what is predicted: of v, alpha^2."""
-
-    def weight(at: Levels) -> Tensor:
-        _, d = inverse(predicts, at)  # an error of y is one of d y in x0, and of alpha / sigma d y in eps
-        return (at.alpha / at.sigma * d).square()
-
-    return weight
-
-
 def min_snr(gamma: float = 5.0, predicts: str = "eps") -> Weight:
     """min(SNR, gamma) on the error of x0 (Hang et al. 2303.09556, section 3.4), carried over to what is predicted."""
 
@@ -84,6 +75,11 @@ def min_snr(gamma: float = 5.0, predicts: str = "eps") -> Weight:
         return (at.alpha / at.sigma).square().clamp(max=gamma) * d.square()
 
     return weight
+
+
+def simple(predicts: str) -> Weight:
+    """L_simple of the eps that follows from what is predicted, the error of x0 times its whole SNR: of v, alpha^2."""
+    return min_snr(math.inf, predicts)
 
 
 def capped(limit: float = 20.0) -> Weight:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ class Held:
         train = Corpus.load(data, 64, "train", core=True, limit=known)
         return cls(split, train, Corpus.load(data, 64, "val", core=True), judge)
 
+    @cached_property
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """What the judge sees in the pictures, which every system is held beside."""
+        return self.judge.look(self.split.pictures)
+
     @property
     def pictures(self) -> Tensor:
         return tensor(self.split.pictures)
@@ -71,10 +77,11 @@ def measure(system: System, held: Held, seconds: float | None, seed: int = 0) ->
     began = time.monotonic()
     drawn = draw(system.sample, held.split.captions, held.split.seeds(seed))
     row |= {"sampling": (time.monotonic() - began) / len(drawn), "calls": system.calls}
-    row |= judged(drawn, held, system.text)
+    seen = held.judge.look(to_pil(drawn))
+    row |= judged(seen, held, system.text)
     if system.text:
         again = draw(system.sample, held.split.captions[:TWICE], held.split.seeds(seed + 1)[:TWICE])
-        row["spread"] = spread(*(held.judge.look(to_pil(pictures))[0] for pictures in (drawn[:TWICE], again)))
+        row["spread"] = spread(seen[0][:TWICE], held.judge.look(to_pil(again))[0])
     return row, enlarge(system.sample(CAPTIONS, range(seed, seed + len(CAPTIONS))), 64)
 
 
@@ -82,7 +89,7 @@ def measure(system: System, held: Held, seconds: float | None, seed: int = 0) ->
 def real(held: Held) -> tuple[dict[str, Any], Tensor]:
     """The row of the held-out pictures themselves: what the judge finds in them, what can be read off their pixels."""
     row = {"system": "real pictures", "models": "what all the others are held beside", "size": 64, "text": True}
-    row |= {"alignment": matched(held, held.judge.look(held.split.pictures)[1])}
+    row |= {"alignment": matched(held, held.seen[1])}
     return row | probed(lambda x: x.flatten(1), PIXELS, held), held.pictures[:8]
 
 
@@ -92,9 +99,10 @@ def draw(sample: Callable[..., Tensor], captions: Sequence[str], seeds: Sequence
     return enlarge(torch.cat(parts), 64)
 
 
-def judged(drawn: Tensor, held: Held, text: bool) -> dict[str, Any]:
-    """Distances, precision and recall in the judge's space; with text, how often it finds the caption among many."""
-    (fake, z), (real, _) = held.judge.look(to_pil(drawn)), held.judge.look(held.split.pictures)
+def judged(seen: tuple[Tensor, Tensor], held: Held, text: bool) -> dict[str, Any]:
+    """Distances, precision and recall of drawn pictures, by what the judge sees in them; with text, how often it finds
+    the caption among many."""
+    (fake, z), (real, _) = seen, held.seen
     precision, recall = precision_recall(fake, real)
     row = {"frechet": frechet(fake, real), "kernel": kernel(fake, real)[0], "precision": precision, "recall": recall}
     if text:
@@ -132,7 +140,8 @@ def guided(system: ADMSystem, held: Held, scales: Sequence[float] = (0.0, 1.0, 3
     rows, usual = [], system.scale
     for scale in scales:
         system.scale = scale
-        row = judged(draw(system.sample, held.split.captions, held.split.seeds(0)), held, False)
+        drawn = draw(system.sample, held.split.captions, held.split.seeds(0))
+        row = judged(held.judge.look(to_pil(drawn)), held, False)
         rows.append({"scale": scale, "precision": row["precision"], "recall": row["recall"]})
     system.scale = usual
     return rows
